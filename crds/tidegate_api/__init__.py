@@ -1,0 +1,1 @@
+"""The contract between Tidegate's programs: resources, worker and router state, names."""
