@@ -1,0 +1,117 @@
+"""What a user types, with its output and exit code, on the real cluster."""
+
+import json
+import re
+
+import pytest
+
+from tidegate_e2e.access import until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+POOL = "inferencepools.tidegate.dev/echo"
+ECHO = "e2e/manifests/echo.yaml"
+
+
+def deployments(shell) -> list[dict]:
+    return shell.get("deployments", "-l", "tidegate.dev/pool=echo")["items"]
+
+
+def condition(shell, kind: str) -> dict:
+    found = shell.get(POOL).get("status", {}).get("conditions", [])
+    return next((c for c in found if c["type"] == kind), {})
+
+
+def test_get_shows_the_pool_in_columns_and_explain_knows_the_fields(echo):
+    narrow = echo.kubectl("get", "tgpool").stdout
+    assert re.search(
+        r"NAME\s+READY\s+REASON\s+DESIRED\s+CURRENT\s+AVAILABLE\s+QUEUE\s+P95\s+AGE", narrow
+    )
+    assert re.search(r"echo\s+True\s+AsDesired\s+2\s+2\s+2\s", narrow)
+    wide = echo.kubectl("get", "tgpool", "-o", "wide").stdout
+    assert re.search(r"STABLE\s+COST/H", wide)
+    assert "echo" in echo.kubectl("get", "tidegate").stdout
+    assert "tgrt" in echo.kubectl("api-resources", "--api-group=tidegate.dev").stdout
+    explained = echo.kubectl("explain", "inferencepools.tidegate.dev.spec.template.models").stdout
+    assert "dynamicBatching" in explained
+
+
+def test_applying_twice_changes_nothing_and_diff_is_empty(echo):
+    before = echo.get(POOL)["metadata"]["generation"]
+    assert "unchanged" in echo.kubectl("apply", "-f", ECHO).stdout
+    assert echo.kubectl("diff", "-f", ECHO).stdout == ""
+    assert echo.get(POOL)["metadata"]["generation"] == before
+
+
+def test_scale_up_and_down_by_the_scale_subresource(echo):
+    uids = {pod["metadata"]["uid"] for pod in echo.get("pods")["items"]}
+    assert "scaled" in echo.kubectl("scale", POOL, "--replicas=3").stdout
+    echo.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=3", POOL, "--timeout=90s")
+    assert uids < {pod["metadata"]["uid"] for pod in echo.get("pods")["items"]}
+    echo.kubectl("scale", POOL, "--replicas=1")
+    echo.kubectl("wait", "--for=jsonpath={.status.replicas}=1", POOL, "--timeout=90s")
+    until(lambda: len(echo.get("pods")["items"]) == 1, what="one pod left")
+    echo.kubectl("wait", "--for=condition=Ready", POOL, "--timeout=60s")
+    scale = json.loads(echo.kubectl("get", POOL, "--subresource=scale", "-o", "json").stdout)
+    assert scale["status"]["selector"]
+    assert scale["status"]["replicas"] == 1
+
+
+def test_scaled_to_zero_is_ready_and_comes_back(echo):
+    echo.kubectl("scale", POOL, "--replicas=0")
+    until(lambda: condition(echo, "Ready").get("reason") == "ScaledToZero", what="ScaledToZero")
+    assert condition(echo, "Ready")["status"] == "True"
+    echo.kubectl("scale", POOL, "--replicas=1")
+    echo.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=1", POOL, "--timeout=90s")
+
+
+def test_a_child_edited_or_deleted_by_hand_is_repaired(echo):
+    name = deployments(echo)[0]["metadata"]["name"]
+    echo.kubectl("scale", f"deployment/{name}", "--replicas=5")
+    until(lambda: deployments(echo)[0]["spec"]["replicas"] == 2, what="replicas are ours again")
+    echo.kubectl("delete", "service", name)
+    until(lambda: echo.kubectl("get", "service", name, check=False).returncode == 0)
+
+
+def test_paused_holds_a_template_edit_and_resuming_lets_it_go(echo):
+    echo.kubectl("patch", POOL, "--type=merge", "-p", '{"spec":{"paused":true}}')
+    until(
+        lambda: (
+            echo.get(POOL)["status"]["observedGeneration"]
+            == echo.get(POOL)["metadata"]["generation"]
+        )
+    )
+    patch = '[{"op":"replace","path":"/spec/template/pod/env/0/value","value":"4"}]'
+    echo.kubectl("patch", POOL, "--type=json", "-p", patch)
+    generation = echo.get(POOL)["metadata"]["generation"]
+    until(lambda: echo.get(POOL)["status"]["observedGeneration"] == generation, what="observed")
+    assert len(deployments(echo)) == 1
+    stable = echo.get(POOL)["status"]["stableRevision"]
+    echo.kubectl("patch", POOL, "--type=merge", "-p", '{"spec":{"paused":false}}')
+    until(lambda: echo.get(POOL)["status"]["stableRevision"] != stable, timeout_s=90)
+
+
+def test_server_dry_run_accepts_the_gpu_examples(release):
+    out = release.into("default").kubectl("apply", "--dry-run=server", "-f", "examples/gpu/").stdout
+    assert "(server dry run)" in out
+
+
+def test_pool_and_namespace_delete_with_the_operator_down(release, namespace):
+    namespace.kubectl("apply", "-f", ECHO)
+    until(lambda: deployments(namespace), what="a deployment")
+    operator = release.get("deployments", "-l", "tidegate.dev/component=operator")["items"][0]
+    name = operator["metadata"]["name"]
+    release.kubectl("scale", f"deployment/{name}", "--replicas=0")
+    try:
+        release.kubectl(
+            "wait", "--for=delete", "pod", "-l", "tidegate.dev/component=operator", "--timeout=60s"
+        )
+        namespace.kubectl("delete", POOL, "--timeout=30s")
+        until(lambda: not deployments(namespace), what="children are collected")
+        namespace.kubectl("apply", "-f", ECHO)
+        namespace.kubectl("delete", "namespace", namespace.namespace, "--timeout=60s")
+        namespace.kubectl("create", "namespace", namespace.namespace)
+    finally:
+        replicas = operator["spec"]["replicas"]
+        release.kubectl("scale", f"deployment/{name}", f"--replicas={replicas}")
+        release.kubectl("rollout", "status", f"deployment/{name}", "--timeout=90s")

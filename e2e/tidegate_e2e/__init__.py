@@ -1,0 +1,1 @@
+"""Local cluster, images, demo and test run: how Tidegate is tried on one bare machine."""
