@@ -1,0 +1,1 @@
+"""The control plane: InferencePools become Triton workers, scores and RouteTables."""
