@@ -1,4 +1,4 @@
-"""Workers that cannot start, hands that kill things: the pool says why, and the old one serves on."""
+"""Workers that cannot start, hands that kill: the pool says why, the old revision serves on."""
 
 import json
 import time

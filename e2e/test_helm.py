@@ -14,7 +14,10 @@ POOL = "inferencepools.tidegate.dev/echo"
 
 @pytest.fixture
 def second(release, namespace):
-    """A namespaced release: Roles only, CRDs left to the first one."""
+    """A namespaced release: Roles only, CRDs left to the first one, which sleeps meanwhile."""
+    first = release.get("deployments", "-l", "tidegate.dev/component=operator")["items"][0]
+    deployment = f"deployment/{first['metadata']['name']}"
+    release.kubectl("scale", deployment, "--replicas=0")
     name = f"two-{namespace.namespace[-4:]}"
     install = [
         "upgrade", "--install", name, ".", "-n", namespace.namespace, "--wait", "--timeout=180s",
@@ -26,6 +29,8 @@ def second(release, namespace):
     namespace.helm(*install)
     yield name, install
     namespace.helm("uninstall", name, "-n", namespace.namespace, "--wait", check=False)
+    release.kubectl("scale", deployment, f"--replicas={first['spec']['replicas']}")
+    release.kubectl("rollout", "status", deployment, "--timeout=90s")
 
 
 def test_install_says_what_is_next_and_grants_roles_only(second, namespace):
