@@ -37,11 +37,17 @@ class ObjectMeta(ApiModel):
 
 
 class Condition(ApiModel):
-    """metav1.Condition. `last_transition_time` moves only when `status` does."""
+    """metav1.Condition: lastTransitionTime moves only when status does."""
 
-    type: str = Field(max_length=316)
+    type: str = Field(max_length=316, description="unique in the list")
     status: Literal["True", "False", "Unknown"]
-    reason: str = Field(max_length=1024)
-    message: str = Field(default="", max_length=32768)
-    observed_generation: int = 0
-    last_transition_time: str = Field(description="RFC 3339, UTC")
+    reason: str = Field(max_length=1024, description="CamelCase, stable: programs read it")
+    message: str = Field(default="", max_length=32768, description="for people")
+    observed_generation: int = Field(
+        default=0, ge=0, description="metadata.generation that this condition judged"
+    )
+    last_transition_time: str = Field(
+        max_length=40,
+        description="when status last changed; RFC 3339, UTC",
+        json_schema_extra={"format": "date-time"},
+    )

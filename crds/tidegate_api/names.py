@@ -55,6 +55,7 @@ class Kind(StrEnum):
 
 
 PLURALS = {Kind.INFERENCE_POOL: "inferencepools", Kind.ROUTE_TABLE: "routetables"}
+SHORT_NAMES = {Kind.INFERENCE_POOL: "tgpool", Kind.ROUTE_TABLE: "tgrt"}
 
 
 class ConditionType(StrEnum):

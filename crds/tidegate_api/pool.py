@@ -5,12 +5,14 @@ Only fields whose behaviour exists are declared; docs/status.md lists the rest o
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from tidegate_api import rules
 from tidegate_api.meta import ApiModel, Condition, ObjectMeta
 from tidegate_api.template import (
     ClassModel,
     Duration,
+    LabelValue,
     Name,
     Quantity,
     WorkerTemplate,
@@ -20,86 +22,147 @@ from tidegate_api.template import (
 class ClassReplicas(ApiModel):
     """Bounds of one class, over all revisions. Absent: 0 and no limit."""
 
-    min: int | None = Field(default=None, ge=0, le=10_000)
-    max: int | None = Field(default=None, ge=0, le=10_000)
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.REPLICAS_ORDERED))
+
+    min: int | None = Field(default=None, ge=0, le=10_000, description="omitted: 0")
+    max: int | None = Field(default=None, ge=0, le=10_000, description="omitted: no limit")
 
 
 class AcceleratorClass(ApiModel):
     """A class of hardware that workers may run on; list order is the fallback order."""
 
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.CLASS_INSTANCES_FIT))
+
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,13}[a-z0-9])?$", max_length=15)]
-    kind: Literal["GPU", "CPU", "Neuron"]
-    resources: dict[str, int | Quantity] | None = Field(default=None, max_length=16)
-    node_selector: dict[str, str] | None = Field(default=None, max_length=32)
-    cost_per_hour: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?$", max_length=16)
+    kind: Literal["GPU", "CPU", "Neuron"] = Field(
+        description="what models run on where instances[].kind is omitted"
+    )
+    resources: dict[str, Annotated[int, Field(ge=0)] | Quantity] | None = Field(
+        default=None,
+        max_length=16,
+        description="requests and limits of one worker, e.g. nvidia.com/gpu: 1",
+    )
+    node_selector: dict[str, LabelValue] | None = Field(default=None, max_length=32)
+    cost_per_hour: str | None = Field(
+        default=None,
+        pattern=r"^[0-9]+(\.[0-9]+)?$",
+        max_length=16,
+        description="of one worker, in a currency of your choice",
+    )
     replicas: ClassReplicas | None = None
-    models: list[ClassModel] | None = Field(default=None, max_length=64)
+    models: list[ClassModel] | None = Field(
+        default=None,
+        max_length=64,
+        description="settings of models that differ on this class",
+        json_schema_extra=rules.list_map("name"),
+    )
 
 
 class ScoreWeights(ApiModel):
     """Weights of the components of a worker's score; only their ratios matter."""
 
-    memory: float = Field(default=0.25, ge=0, le=1)
-    queue: float = Field(default=0.3, ge=0, le=1)
-    latency: float = Field(default=0.2, ge=0, le=1)
-    utilization: float = Field(default=0.15, ge=0, le=1)
-    temperature: float = Field(default=0.1, ge=0, le=1)
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.SCORE_WEIGHTS_COUNT))
+
+    memory: float = Field(default=0.25, ge=0, le=1, description="free device memory")
+    queue: float = Field(default=0.3, ge=0, le=1, description="short queue")
+    latency: float = Field(
+        default=0.2, ge=0, le=1, description="latency relative to the pool's best worker"
+    )
+    utilization: float = Field(default=0.15, ge=0, le=1, description="idle device")
+    temperature: float = Field(default=0.1, ge=0, le=1, description="cool device")
 
 
 class Retry(ApiModel):
     """Retries after the first try, within one deadline."""
 
-    attempts: int = Field(default=2, ge=0, le=10)
-    budget_percent: int = Field(default=20, ge=0, le=100)
-    per_try_timeout: Duration | None = None
-    max_body_bytes: Quantity = "1Mi"
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.PER_TRY_TIMEOUT))
+
+    attempts: int = Field(default=2, ge=0, le=10, description="retries after the first try")
+    budget_percent: int = Field(
+        default=20, ge=0, le=100, description="retries as a share of a router's recent requests"
+    )
+    per_try_timeout: Duration | None = Field(
+        default=None, description="of one worker's answer; omitted: only the whole timeout counts"
+    )
+    max_body_bytes: Quantity = Field(
+        default="1Mi", description="a larger request is not kept for a retry"
+    )
 
 
 class Routing(ApiModel):
     """How routers choose a worker."""
 
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.REQUEST_TIMEOUT))
+
     strategy: Literal["Scored"] = "Scored"
-    top_k: int = Field(default=3, ge=1, le=16)
+    top_k: int = Field(
+        default=3, ge=1, le=16, description="candidates drawn by score; the least loaded wins"
+    )
     score_weights: ScoreWeights = Field(default_factory=ScoreWeights)
-    timeout: Duration = "30s"
+    timeout: Duration = Field(
+        default="30s", description="of a request, from dispatch, over all its attempts"
+    )
     retry: Retry = Field(default_factory=Retry)
 
 
 class Drain(ApiModel):
     """How long a worker that leaves may finish its work."""
 
-    timeout: Duration = "60s"
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.DRAIN_TIMEOUT))
+
+    timeout: Duration = Field(
+        default="60s", description="after this a worker goes even with requests in flight"
+    )
 
 
 class InferencePoolSpec(ApiModel):
     """What the user asks for. The operator never writes it."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules.on(rules.CLASS_MODEL_KNOWN, rules.GPU_INSTANCES_NEED_GPU_CLASS)
+    )
+
     template: WorkerTemplate
-    accelerators: list[AcceleratorClass] = Field(min_length=1, max_length=16)
-    replicas: int = Field(default=1, ge=0, le=10_000)
+    accelerators: list[AcceleratorClass] = Field(
+        min_length=1,
+        max_length=16,
+        description="what workers may run on, in fallback order",
+        json_schema_extra=rules.list_map("name"),
+    )
+    replicas: int = Field(
+        default=1,
+        ge=0,
+        le=10_000,
+        description="workers over all classes; written by kubectl scale, HPA and KEDA too",
+    )
     routing: Routing = Field(default_factory=Routing)
     drain: Drain = Field(default_factory=Drain)
-    revision_history_limit: int = Field(default=10, ge=1, le=100)
-    paused: bool = False
+    revision_history_limit: int = Field(
+        default=10, ge=1, le=100, description="revisions without workers that are kept"
+    )
+    paused: bool = Field(
+        default=False,
+        description="no new revision, scale or weight increase; routing and draining go on",
+    )
 
 
 class RevisionStatus(ApiModel):
     """One revision that still has workers or is desired."""
 
     name: str = Field(max_length=63)
-    replicas: int = 0
-    ready_replicas: int = 0
-    draining: int = 0
-    weight: int = Field(default=0, ge=0, le=100)
-    created_at: str | None = None
+    replicas: int = Field(default=0, ge=0, description="its workers")
+    ready_replicas: int = Field(default=0, ge=0)
+    draining: int = Field(default=0, ge=0)
+    weight: int = Field(default=0, ge=0, le=100, description="percent of requests")
+    created_at: str | None = Field(default=None, max_length=40, description="RFC 3339, UTC")
 
 
 class WorkerCounts(ApiModel):
     """Workers of all revisions."""
 
-    total: int = 0
-    ready: int = 0
-    draining: int = 0
+    total: int = Field(default=0, ge=0)
+    ready: int = Field(default=0, ge=0)
+    draining: int = Field(default=0, ge=0)
 
 
 class Address(ApiModel):
@@ -125,25 +188,47 @@ class RevisionWeight(ApiModel):
 class InferencePoolStatus(ApiModel):
     """What the operator saw last."""
 
-    observed_generation: int = 0
-    replicas: int = 0
-    ready_replicas: int = 0
-    desired_replicas: int = 0
-    selector: str = Field(default="", max_length=512)
-    desired_revision: str | None = Field(default=None, max_length=63)
-    stable_revision: str | None = Field(default=None, max_length=63)
+    observed_generation: int = Field(
+        default=0, ge=0, description="metadata.generation that this status judged"
+    )
+    replicas: int = Field(
+        default=0, ge=0, description="workers not draining, without those of a replacement"
+    )
+    ready_replicas: int = Field(default=0, ge=0, description="of replicas, those Ready")
+    desired_replicas: int = Field(default=0, ge=0, description="workers that should run")
+    selector: str = Field(default="", max_length=512, description="label selector of all workers")
+    desired_revision: str | None = Field(
+        default=None, max_length=63, description="hash of spec.template"
+    )
+    stable_revision: str | None = Field(
+        default=None, max_length=63, description="the revision that serves"
+    )
     revisions: list[RevisionStatus] = Field(default_factory=list, max_length=110)
-    weights: list[RevisionWeight] = Field(default_factory=list, max_length=16)
-    verified_weights: list[RevisionWeight] = Field(default_factory=list, max_length=16)
-    queue_depth: float | None = None
-    p95_milliseconds: float | None = None
-    requests_per_second: float | None = None
-    cost_per_hour: str | None = Field(default=None, max_length=32)
+    weights: list[RevisionWeight] = Field(
+        default_factory=list, max_length=16, description="published to routers"
+    )
+    verified_weights: list[RevisionWeight] = Field(
+        default_factory=list, max_length=16, description="acknowledged by every live router"
+    )
+    queue_depth: float | None = Field(
+        default=None, description="waiting in routers and pending in Triton, per Ready worker"
+    )
+    p95_milliseconds: float | None = Field(
+        default=None, description="latency that clients saw in the last 30 s"
+    )
+    requests_per_second: float | None = Field(default=None, description="in the last 30 s")
+    cost_per_hour: str | None = Field(
+        default=None, max_length=32, description="of all workers, by accelerators[].costPerHour"
+    )
     workers: WorkerCounts = Field(default_factory=WorkerCounts)
-    collision_count: int | None = None
+    collision_count: int | None = Field(
+        default=None, ge=0, description="salts the revision hash after a name collision"
+    )
     operator: OperatorClaim | None = None
     address: Address | None = None
-    conditions: list[Condition] = Field(default_factory=list, max_length=32)
+    conditions: list[Condition] = Field(
+        default_factory=list, max_length=32, json_schema_extra=rules.list_map("type")
+    )
 
 
 class InferencePool(ApiModel):
