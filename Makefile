@@ -37,8 +37,8 @@ generate: $(STAMP) ## rewrite every generated file
 lock: $(STAMP) ## resolve the dependencies anew into requirements.lock
 	@$(VENV)/bin/uv pip compile -q pyproject.toml --all-extras --group dev --no-header -o requirements.lock
 
-bench: $(STAMP) ## measure; writes .bench/NAME.json
-	@$(PYTHON) -m tidegate_e2e.bench
+bench: demo ## measure on the demo's cluster; writes .bench/NAME.json
+	@for bench in tests/bench/bench_*.py; do echo "bench: $$bench"; $(PYTHON) $$bench; done
 
 $(STAMP): pyproject.toml requirements.lock
 	@echo "python: installing the locked dependencies into $(VENV) (a minute on a new machine)"
