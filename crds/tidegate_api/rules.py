@@ -4,6 +4,7 @@ The models carry them into the CRD (`on`), validation.py holds the Python twin o
 `tidegate lint` and for objects that never passed an API server. A message names the field.
 """
 
+import re
 from dataclasses import dataclass
 
 from pydantic.config import JsonDict
@@ -47,11 +48,15 @@ def _positive(field: str, most: str) -> Rule:
 
 POOL_NAME_PATTERN = r"^[a-z]([-a-z0-9]{0,34}[a-z0-9])?$"
 
+POOL_NAME_REGEX = re.compile(POOL_NAME_PATTERN)
+
 POOL_NAME = Rule(
     cel=f"self.metadata.name.matches('{POOL_NAME_PATTERN}')",
     message="metadata.name must be at most 36 lower-case letters, digits and dashes, begin with a"
     " letter and not end with a dash: the names of its workers derive from it",
 )
+# The API server's own: lists of type map refuse an equal key (see list_map).
+UNIQUE_NAMES = Rule(cel="", message="names must be unique in the list")
 CLASS_MODEL_KNOWN = Rule(
     cel="self.accelerators.all(a, !has(a.models)"
     " || a.models.all(o, self.template.models.exists(m, m.name == o.name)))",
