@@ -42,6 +42,7 @@ class WeightsMark:
 
     weights: tuple[RevisionWeight, ...]
     sequence: int
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,7 @@ class RouterMember:
     address: str
     ready: bool = True
     left_s_ago: float | None = None  # None: still an endpoint
+    seen_s: float = 0.0  # when this operator first saw it
     scraped_s: float | None = None
     state: RouterState | None = None
     error: str = ""
