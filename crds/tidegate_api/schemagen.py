@@ -93,9 +93,10 @@ def _chart_files(sources: Mapping[str, str]) -> dict[str, str]:
         for name, found in parts.items()
     }
     whole = chartvalues.schema(umbrella)
+    charts = cast("dict[str, Schema]", whole["properties"])
     for name in parts:
-        # The part's own schema judges its values.
-        cast("dict[str, Schema]", whole["properties"])[name]["additionalProperties"] = True
+        charts[name]["additionalProperties"] = True  # the part's own schema judges its values
+    cast("dict[str, Schema]", charts["crds"]["properties"])["global"] = {"type": "object"}
     schemas["values.schema.json"] = whole
     files = {
         path: json.dumps({"$schema": _DIALECT, **schema}, indent=2) + "\n"
