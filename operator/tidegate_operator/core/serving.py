@@ -1,0 +1,130 @@
+"""Which revision gets the pool's requests (operator.md sections 2, 3, 8).
+
+A pool without a rollout replaces revisions by itself: the desired revision takes over, 100 to 0
+in one table, once all its workers are Ready. Until then the old one serves on, however long.
+The truth is the published table; status and pods only stand in when it is gone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tidegate_operator.core.acknowledge import Acknowledgement
+from tidegate_operator.core.memory import PoolMemory, WeightsMark
+from tidegate_operator.core.observation import PoolObservation
+from tidegate_operator.core.workersets import WorkerSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """Who serves now, and what keeps the desired revision waiting.
+
+    `settled`: every router applied the published weights. `overdue`: they had drain.timeout for
+    that, so removals wait no longer.
+    """
+
+    serving: str | None
+    moved: bool = False  # in this decision
+    waits_for: str = ""
+    mark: WeightsMark | None = None
+    settled: bool = False
+    overdue: bool = False
+
+
+def mark_weights(observation: PoolObservation, memory: PoolMemory) -> WeightsMark | None:
+    """Return since which sequence the published weights hold.
+
+    After a restart that is unknown; the newest sequence is then a safe upper bound.
+    """
+    if observation.published is None:
+        return None
+    spec = observation.published.spec
+    weights = tuple(item for item in spec.weights if item.weight)
+    known = memory.weights
+    if known is not None and known.weights == weights and known.sequence <= spec.sequence:
+        return known
+    return WeightsMark(weights, spec.sequence, observation.now_s)
+
+
+def ready_by_revision(sets: Sequence[WorkerSet]) -> dict[str, int]:
+    """Return Ready workers per revision that still has workers or a Deployment."""
+    ready: dict[str, int] = {}
+    for item in sets:
+        if item.deployment is not None or item.pods:
+            ready[item.revision] = ready.get(item.revision, 0) + item.ready
+    return ready
+
+
+def serving_before(observation: PoolObservation, ready: Mapping[str, int]) -> str | None:
+    """Return the revision that routers use now, if it still exists."""
+    published = observation.published.spec.weights if observation.published else []
+    top = max(published, key=lambda item: item.weight, default=None)
+    if top is not None and top.weight and top.revision in ready:
+        return top.revision
+    if observation.pool.status.stable_revision in ready:
+        return observation.pool.status.stable_revision
+    best = max(ready, key=lambda name: (ready[name], name), default=None)
+    return best if best is not None and ready[best] else None
+
+
+def missing_workers(sets: Sequence[WorkerSet], counts: Mapping[str, int]) -> int:
+    """Return how many Ready workers the desired sets lack, class by class."""
+    have = {item.accelerator: item.ready for item in sets if item.desired}
+    return sum(max(0, count - have.get(name, 0)) for name, count in counts.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """What the choice of the serving revision looks at."""
+
+    before: str | None
+    desired: str | None
+    ready: Mapping[str, int]
+    missing: int  # Ready workers that the desired revision lacks
+    wanted: int  # workers that it shall have
+    was_stable: bool  # `before` has served as intended once
+    paused: bool
+    in_sync: bool  # every router applied the present weights
+
+
+def choose(seen: Candidates) -> tuple[str | None, str]:
+    """Return (serving revision, why the desired one is not it).
+
+    Moving is a weight increase, so paused pools and routers that have not acknowledged the last
+    weights hold it, except when the old revision has no Ready worker and so nothing to lose.
+    """
+    before, desired = seen.before, seen.desired
+    if desired is None or before in {None, desired}:
+        return desired if before is None else before, ""
+    old_serves = seen.ready.get(before or "", 0) > 0
+    new_serves = seen.ready.get(desired, 0) > 0
+    if seen.paused:
+        return before, "the pool is paused"
+    if not old_serves and (new_serves or not seen.was_stable or not seen.wanted):
+        return desired, ""
+    if seen.missing:
+        there = seen.wanted - seen.missing
+        return before, f"{there} of {seen.wanted} new workers are Ready"
+    if not seen.in_sync:
+        return before, "routers have not acknowledged the present weights"
+    return desired, ""
+
+
+def steer(
+    observation: PoolObservation,
+    memory: PoolMemory,
+    candidates: Candidates,
+    acknowledgement: Acknowledgement,
+    drain_timeout_s: float,
+) -> Course:
+    """Return the course of this decision."""
+    mark = mark_weights(observation, memory)
+    settled = mark is None or acknowledgement.acknowledged(mark.sequence)
+    serving, waits_for = choose(candidates)
+    return Course(
+        serving=serving,
+        moved=serving != candidates.before and candidates.before is not None,
+        waits_for=waits_for,
+        mark=mark,
+        settled=settled,
+        overdue=mark is not None and observation.now_s - mark.since_s >= drain_timeout_s,
+    )

@@ -1,0 +1,184 @@
+"""The worker sets of a pool: those the desired revision needs, and those that still exist."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from tidegate_api import names
+from tidegate_api.pool import AcceleratorClass
+from tidegate_api.template import JsonObject, WorkerTemplate
+from tidegate_api.workermodels import WorkerModels
+from tidegate_operator.core.identity import set_identity, set_name
+from tidegate_operator.core.observation import (
+    ObservedDeployment,
+    ObservedPod,
+    ObservedRevision,
+    PoolObservation,
+)
+from tidegate_operator.core.podtemplate import pod_template
+from tidegate_operator.core.revisions import KeptRevision, RevisionPlan, own_records
+from tidegate_operator.core.stored import StoredSet, read_set
+from tidegate_operator.core.workermodels import worker_models
+
+ENDED_PHASES = frozenset({"Succeeded", "Failed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSet:
+    """One revision on one class: a Deployment, its Service and its models."""
+
+    name: str
+    stored: StoredSet
+    desired: bool  # part of the desired revision as spec.accelerators are now
+    deployment: ObservedDeployment | None
+    record: ObservedRevision | None
+    pods: tuple[ObservedPod, ...]
+
+    @property
+    def revision(self) -> str:
+        """The revision that its workers serve."""
+        return self.stored.revision
+
+    @property
+    def accelerator(self) -> str:
+        """The class's name."""
+        return self.stored.accelerator
+
+    @property
+    def replicas(self) -> int:
+        """Workers that the Deployment asks for."""
+        return self.deployment.replicas if self.deployment else 0
+
+    @property
+    def alive(self) -> tuple[ObservedPod, ...]:
+        """Pods that run or will; neither ended nor on their way out."""
+        return tuple(p for p in self.pods if not p.terminating and p.phase not in ENDED_PHASES)
+
+    @property
+    def ready(self) -> int:
+        """Alive pods that are Ready."""
+        return sum(pod.ready for pod in self.alive)
+
+
+def collect_sets(observation: PoolObservation, plan: RevisionPlan) -> tuple[WorkerSet, ...]:
+    """Return the desired sets in class order, then the obsolete ones by name."""
+    records = {item.meta.name: item for item in own_records(observation) if read_set(item)}
+    uid = observation.pool.metadata.uid
+    deployments = {
+        item.meta.name: item for item in observation.deployments if item.meta.controller_uid == uid
+    }
+    wanted = _desired_sets(observation, plan, records, deployments)
+    obsolete = sorted((records.keys() | deployments.keys()) - wanted.keys())
+    stored = {name: _existing(name, records, deployments) for name in obsolete}
+    pods = _pods_by_set(observation.pods)
+    return tuple(
+        WorkerSet(
+            name=name,
+            stored=content,
+            desired=name in wanted,
+            deployment=deployments.get(name),
+            record=records.get(name),
+            pods=pods.get(name, ()),
+        )
+        for name, content in {**wanted, **stored}.items()
+    )
+
+
+def _desired_sets(
+    observation: PoolObservation,
+    plan: RevisionPlan,
+    records: Mapping[str, ObservedRevision],
+    deployments: Mapping[str, ObservedDeployment],
+) -> dict[str, StoredSet]:
+    """Existing sets keep their rendering; only a set without any is rendered now."""
+    template = parse_template(plan.desired)
+    if plan.desired is None or template is None:
+        return {}
+    found: dict[str, StoredSet] = {}
+    pairs = zip(observation.pool.spec.accelerators, observation.accelerators, strict=True)
+    for accelerator, raw in pairs:
+        identity = set_identity(plan.desired.name, raw)
+        pool_name = observation.pool.metadata.name
+        name = set_name(pool_name, accelerator.name, identity, plan.collisions)
+        kept = read_set(records[name]) if name in records else None
+        pod = deployments[name].pod_template if name in deployments else None
+        found[name] = kept or _render(
+            observation, plan.desired, template, accelerator, name=name, identity=identity, pod=pod
+        )
+    return found
+
+
+def _render(
+    observation: PoolObservation,
+    revision: KeptRevision,
+    template: WorkerTemplate,
+    accelerator: AcceleratorClass,
+    *,
+    name: str,
+    identity: JsonObject,
+    pod: JsonObject | None,
+) -> StoredSet:
+    """A Deployment that lost its record is adopted with the template it has."""
+    return StoredSet(
+        revision=revision.name,
+        accelerator=accelerator.name,
+        identity=identity,
+        pod_template=pod
+        or pod_template(
+            pool=observation.pool,
+            template=template,
+            accelerator=accelerator,
+            image=revision.stored.image,
+            revision=revision.name,
+            set_name=name,
+        ),
+        models=worker_models(revision.name, template, accelerator),
+    )
+
+
+def parse_template(revision: KeptRevision | None) -> WorkerTemplate | None:
+    """Return a kept template as a model, None if it is not one (any more)."""
+    if revision is None:
+        return None
+    try:
+        return WorkerTemplate.model_validate(revision.stored.template)
+    except ValidationError:
+        return None
+
+
+def _existing(
+    name: str,
+    records: Mapping[str, ObservedRevision],
+    deployments: Mapping[str, ObservedDeployment],
+) -> StoredSet:
+    kept = read_set(records[name]) if name in records else None
+    return kept or _from_deployment(deployments[name])
+
+
+def _from_deployment(deployment: ObservedDeployment) -> StoredSet:
+    """An obsolete set without a record: enough to drain and remove it."""
+    revision = deployment.meta.labels.get(names.LABEL_REVISION, "")
+    return StoredSet(
+        revision=revision,
+        accelerator=deployment.meta.labels.get(names.LABEL_CLASS, ""),
+        identity={},
+        pod_template=deployment.pod_template,
+        models=WorkerModels(revision=revision, models=[]),
+    )
+
+
+def _pods_by_set(pods: Iterable[ObservedPod]) -> dict[str, tuple[ObservedPod, ...]]:
+    groups: dict[str, tuple[ObservedPod, ...]] = {}
+    for pod in sorted(pods, key=lambda item: item.name):
+        groups[pod.worker_set] = (*groups.get(pod.worker_set, ()), pod)
+    return groups
+
+
+def by_class(sets: Iterable[WorkerSet], revision: str) -> dict[str, tuple[WorkerSet, ...]]:
+    """Return a revision's sets per class; two while a class is edited."""
+    groups: dict[str, tuple[WorkerSet, ...]] = {}
+    for item in sets:
+        if item.revision == revision:
+            groups[item.accelerator] = (*groups.get(item.accelerator, ()), item)
+    return groups
