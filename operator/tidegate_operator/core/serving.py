@@ -109,22 +109,46 @@ def choose(seen: Candidates) -> tuple[str | None, str]:
     return desired, ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aspiration:
+    """What the pool shall become, and what it has of that."""
+
+    desired: str | None
+    counts: Mapping[str, int]  # wanted workers per class
+    missing: int  # Ready workers that the desired sets lack
+    paused: bool
+    drain_timeout_s: float
+
+
 def steer(
     observation: PoolObservation,
     memory: PoolMemory,
-    candidates: Candidates,
     acknowledgement: Acknowledgement,
-    drain_timeout_s: float,
+    sets: Sequence[WorkerSet],
+    aspiration: Aspiration,
 ) -> Course:
     """Return the course of this decision."""
     mark = mark_weights(observation, memory)
     settled = mark is None or acknowledgement.acknowledged(mark.sequence)
+    ready = ready_by_revision(sets)
+    before = serving_before(observation, ready)
+    candidates = Candidates(
+        before=before,
+        desired=aspiration.desired,
+        ready=ready,
+        missing=aspiration.missing,
+        wanted=sum(aspiration.counts.values()),
+        was_stable=observation.pool.status.stable_revision == before,
+        paused=aspiration.paused,
+        in_sync=settled,
+    )
     serving, waits_for = choose(candidates)
+    timeout_s = aspiration.drain_timeout_s
     return Course(
         serving=serving,
-        moved=serving != candidates.before and candidates.before is not None,
+        moved=before is not None and serving != before,
         waits_for=waits_for,
         mark=mark,
         settled=settled,
-        overdue=mark is not None and observation.now_s - mark.since_s >= drain_timeout_s,
+        overdue=mark is not None and observation.now_s - mark.since_s >= timeout_s,
     )

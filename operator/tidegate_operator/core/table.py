@@ -21,7 +21,7 @@ from tidegate_api.routetable import (
     Served,
     split,
 )
-from tidegate_api.state import ModelState, Traits, WorkerState
+from tidegate_api.state import ModelState, Pressure, Thermal, Traits, WorkerState
 from tidegate_api.template import Model
 from tidegate_operator.core import objects
 from tidegate_operator.core.decision import TableChange, TablePlan
@@ -54,10 +54,8 @@ class TableInput:
     shares: Sequence[RouterShare]
 
 
-def plan_table(seen: TableInput) -> TablePlan | None:
-    """Return the table to write, None when the published one says the same."""
-    observation = seen.observation
-    spec = build_table(seen)
+def plan_table(observation: PoolObservation, spec: RouteTableSpec) -> TablePlan | None:
+    """Return how to write a table, None when the published one says the same."""
     change = classify(observation.published.spec if observation.published else None, spec)
     if change is None:
         return None
@@ -162,7 +160,7 @@ def _worker(
     scrape = seen.observation.scrapes.get(pod.uid)
     state = scrape.state if scrape else None
     memory = seen.measured.memory.get(pod.uid)
-    score = seen.measured.scores.get(pod.uid)
+    gauges = _gauges(seen, pod, before)
     ready = before.ready if held and before is not None else pod.ready
     draining = pod.terminating or pod.uid in seen.drains.draining
     return RoutedWorker(
@@ -172,20 +170,41 @@ def _worker(
         revision=pod.revision,
         accelerator=pod.accelerator,
         serves=_serves(item, pod, state, memory, before),
-        score=round(score.value, 4) if score else None,
-        score_age_s=_age_s(seen.observation.now_s, memory),
-        pressure=state.memory_pressure if state else None,
-        thermal=state.thermal if state else None,
+        score=gauges.score,
+        score_age_s=gauges.age_s,
+        pressure=gauges.pressure,
+        thermal=gauges.thermal,
         draining=draining,
         ready=ready and not pod.terminating,
         cost_per_hour=_cost(seen.observation.pool, pod.accelerator),
     )
 
 
-def _age_s(now_s: float, memory: WorkerMemory | None) -> float | None:
-    if memory is None:
-        return None
-    return round(min(_AGE_CAP_S, max(0.0, now_s - memory.scraped_s)), 1)
+@dataclass(frozen=True, slots=True)
+class _Gauges:
+    score: float | None = None
+    age_s: float | None = None
+    pressure: Pressure | None = None
+    thermal: Thermal | None = None
+
+
+def _gauges(seen: TableInput, pod: ObservedPod, before: RoutedWorker | None) -> _Gauges:
+    """A new operator keeps what was published until it has measured by itself."""
+    now_s, published = seen.observation.now_s, seen.observation.published
+    memory = seen.measured.memory.get(pod.uid)
+    score = seen.measured.scores.get(pod.uid)
+    scrape = seen.observation.scrapes.get(pod.uid)
+    if score is not None and memory is not None and scrape and scrape.state:
+        age_s, state = _age_s(now_s - memory.scraped_s), scrape.state
+        return _Gauges(round(score.value, 4), age_s, state.memory_pressure, state.thermal)
+    if before is None or published is None:
+        return _Gauges()
+    age_s = _age_s((before.score_age_s or 0.0) + now_s - published.written_s)
+    return _Gauges(before.score, age_s, before.pressure, before.thermal)
+
+
+def _age_s(age_s: float) -> float:
+    return round(min(_AGE_CAP_S, max(0.0, age_s)), 1)
 
 
 def _cost(pool: InferencePool, class_name: str) -> float | None:

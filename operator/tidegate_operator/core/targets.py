@@ -6,10 +6,10 @@ edit goes the same way inside one revision, without the weight. Class bounds hol
 size; a replacement runs beyond them for as long as it lasts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tidegate_operator.core.serving import Course
+from tidegate_operator.core.serving import Aspiration, Course
 from tidegate_operator.core.workersets import WorkerSet
 
 
@@ -22,40 +22,28 @@ class Target:
     retire: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aim:
-    """What targets are decided from, besides the sets."""
-
-    desired: str | None
-    course: Course
-    counts: Mapping[str, int]  # wanted workers per class
-    missing: int  # Ready workers that the desired sets lack
-    weighted: frozenset[str]  # revisions with a published weight
-    paused: bool
-
-
-def plan_targets(sets: Sequence[WorkerSet], aim: Aim) -> tuple[Target, ...]:
+def plan_targets(sets: Sequence[WorkerSet], aim: Aspiration, course: Course) -> tuple[Target, ...]:
     """Return one target per set, in the order of `sets`."""
-    return tuple(_target(item, aim, _newest_of_class(item, sets)) for item in sets)
+    return tuple(_target(item, aim, course, carries=_carries_class(item, sets)) for item in sets)
 
 
-def _target(item: WorkerSet, aim: Aim, newest: bool) -> Target:
+def _target(item: WorkerSet, aim: Aspiration, course: Course, *, carries: bool) -> Target:
     if item.desired:
         return Target(item, _held(aim.counts.get(item.accelerator, 0), item, aim))
-    if _may_retire(item, aim):
+    if _may_retire(item, aim, course):
         return Target(item, 0, retire=True)
-    if item.revision == aim.course.serving != aim.desired and newest:
+    if item.revision == course.serving != aim.desired and carries:
         wanted = aim.counts.get(item.accelerator, item.replicas)
         return Target(item, _held(wanted, item, aim))
     return Target(item, item.replicas)
 
 
-def _held(wanted: int, item: WorkerSet, aim: Aim) -> int:
+def _held(wanted: int, item: WorkerSet, aim: Aspiration) -> int:
     """Paused pools never grow."""
     return min(wanted, item.replicas) if aim.paused else wanted
 
 
-def _newest_of_class(item: WorkerSet, sets: Sequence[WorkerSet]) -> bool:
+def _carries_class(item: WorkerSet, sets: Sequence[WorkerSet]) -> bool:
     """Whether scaling a serving, obsolete revision applies to this set of its class.
 
     Where a class edit left two, the larger one carries the class.
@@ -68,8 +56,10 @@ def _newest_of_class(item: WorkerSet, sets: Sequence[WorkerSet]) -> bool:
     return item.name == max(rivals, key=lambda other: (other.replicas, other.name)).name
 
 
-def _may_retire(item: WorkerSet, aim: Aim) -> bool:
-    if item.revision != aim.course.serving:
-        let_go = aim.course.settled or aim.course.overdue
-        return item.revision not in aim.weighted and let_go and not aim.course.moved
-    return item.revision == aim.desired and not aim.missing
+def _may_retire(item: WorkerSet, aim: Aspiration, course: Course) -> bool:
+    """Another revision's set once no router sends there, ours once its successor is Ready."""
+    if item.revision == course.serving:
+        return item.revision == aim.desired and not aim.missing
+    weighted = {entry.revision for entry in course.mark.weights} if course.mark else set()
+    let_go = course.settled or course.overdue
+    return let_go and not course.moved and item.revision not in weighted
