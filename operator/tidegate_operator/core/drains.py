@@ -42,10 +42,13 @@ def plan_drains(
     judge = _Judge(observation, drains, drain_timeout_s)
     victims = {t.workers.name: _victims(t, judge) for t in targets}
     leaving = {pod.uid for group in victims.values() for pod in group}
-    terminating = {pod.uid for t in targets for pod in t.workers.pods if pod.terminating}
+    terminating = [pod for t in targets for pod in t.workers.pods if pod.terminating]
+    let_go = {uid for uid, drain in drains.items() if drain.acked_s is not None}
     return DrainPlan(
-        draining=frozenset(leaving | terminating),
-        acknowledged=frozenset(uid for uid, drain in drains.items() if drain.acked_s is not None),
+        draining=frozenset(leaving | {pod.uid for pod in terminating}),
+        acknowledged=frozenset(
+            let_go | {pod.uid for pod in terminating if judge.unknown_to_routers(pod)}
+        ),
         replicas={t.workers.name: _replicas(t, victims[t.workers.name], judge) for t in targets},
         costs=_costs(targets, victims),
         memory=drains,
