@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tidegate_e2e.cluster import Cluster, choose
-from tidegate_e2e.install import helm_values
 
 from tidegate_e2e import access
+from tidegate_e2e.cluster import Cluster, choose
+from tidegate_e2e.install import helm_values
 
 ROOT = Path(__file__).parents[1]
 SYSTEM_NAMESPACE = "tidegate-system"

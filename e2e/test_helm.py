@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from tidegate_e2e.install import helm_values
 
 from tidegate_e2e.access import until
+from tidegate_e2e.install import helm_values
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

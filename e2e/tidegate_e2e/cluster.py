@@ -1,0 +1,88 @@
+"""Which cluster to use: the one that is given, kind where Docker answers, else the local one.
+
+The choice is printed; there is no silent fallback.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tidegate_e2e import helm, images
+from tidegate_e2e.localcluster import binaries, lifecycle
+from tidegate_e2e.localcluster.plan import plan
+from tidegate_e2e.localcluster.progress import say
+from tidegate_e2e.localcluster.system import PrerequisiteError, run
+
+Kind = Literal["given", "kind", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A running cluster and how to use it."""
+
+    kind: Kind
+    instance: str
+    kubeconfig: Path
+
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment with KUBECONFIG and PATH of the cluster's tools."""
+        folders = [str(helm.ensure().parent), os.environ.get("PATH", "")]
+        if self.kind == "local":
+            folders.insert(0, str(binaries.ensure()))
+        return os.environ | {"KUBECONFIG": str(self.kubeconfig), "PATH": ":".join(folders)}
+
+    def load_images(self) -> None:
+        """Put the project's built images where the cluster's nodes find them."""
+        if self.kind == "local":
+            images.load(plan(self.instance))
+        elif self.kind == "kind":
+            for image in images.project_images().values():
+                for reference in image.references[1:]:
+                    run("docker", "tag", image.reference, reference)
+                names = image.references
+                run("kind", "load", "docker-image", *names, "--name", _kind_name(self.instance))
+        else:
+            say("==> a given cluster pulls images from its own registry; see TIDEGATE_REGISTRY")
+
+    def down(self) -> None:
+        """End what `choose` started; a given cluster is left alone."""
+        if self.kind == "local":
+            lifecycle.down(plan(self.instance))
+        elif self.kind == "kind":
+            run("kind", "delete", "cluster", "--name", _kind_name(self.instance))
+
+
+def choose(instance: str) -> Cluster:
+    """Return a running cluster for an instance (demo, test), starting it where that is ours.
+
+    Order: TIDEGATE_KUBECONFIG or KUBECONFIG, then kind, then the local one.
+    """
+    given = os.environ.get("TIDEGATE_KUBECONFIG") or os.environ.get("KUBECONFIG")
+    ours = plan(instance).kubeconfig
+    if given and Path(given) != ours:
+        if shutil.which("kubectl") is None:
+            raise PrerequisiteError("KUBECONFIG is set, but kubectl is not on PATH: install it")
+        say(f"==> using the cluster of KUBECONFIG={given}")
+        return Cluster("given", instance, Path(given))
+    if shutil.which("kind") and images.docker_answers():
+        return _kind(instance)
+    lifecycle.up(plan(instance))
+    return Cluster("local", instance, ours)
+
+
+def _kind(instance: str) -> Cluster:
+    name = _kind_name(instance)
+    if name not in run("kind", "get", "clusters").split():
+        say(f"==> creating kind cluster {name}")
+        subprocess.run(["kind", "create", "cluster", "--name", name], check=True)
+    target = Path(tempfile.gettempdir()) / f"{name}.kubeconfig"
+    target.write_text(run("kind", "get", "kubeconfig", "--name", name))
+    return Cluster("kind", instance, target)
+
+
+def _kind_name(instance: str) -> str:
+    return f"tidegate-{instance}"
