@@ -15,7 +15,6 @@ from tidegate_operator.core.instants import rfc3339
 from tidegate_operator.core.windows import STALE_AFTER_S
 
 PROGRESS_DEADLINE_S = 600.0
-_CHILD_KINDS = frozenset({"Deployment", "ReplicaSet"})
 _MESSAGE_CHARACTERS = 2000
 
 Status = Literal["True", "False", "Unknown"]
@@ -44,6 +43,8 @@ def ready(facts: Facts) -> Verdict:
         return Verdict("False", Reason.REPLACING_REVISION, text)
     if not facts.allotment.total:
         return Verdict("True", Reason.SCALED_TO_ZERO, "no workers are asked for")
+    if facts.unannounced:
+        return Verdict("False", Reason.ROUTERS_CATCHING_UP, "routers have yet to see the workers")
     count = facts.allotment.total
     return Verdict("True", Reason.AS_DESIRED, f"{count} of {count} workers are Ready")
 
@@ -133,6 +134,8 @@ def _on_the_way(facts: Facts) -> Verdict | None:
         return Verdict("True", Reason.REPLACING_REVISION, f"towards revision {facts.desired}")
     if facts.missing:
         return Verdict("True", Reason.WORKERS_STARTING, f"{facts.missing} workers to come")
+    if facts.unannounced and facts.allotment.total:
+        return Verdict("True", Reason.ROUTERS_CATCHING_UP, "routers have yet to see the workers")
     if facts.resizing:
         return Verdict("True", Reason.SCALING, "worker sets change size")
     return None
@@ -207,7 +210,7 @@ def scaling_active(facts: Facts) -> Verdict:
     """False when an autoscaler aims at a child, which the operator owns and will not fight over."""
     children = {item.name for item in facts.sets}
     for scaler in facts.observation.autoscalers:
-        if scaler.target_kind in _CHILD_KINDS and scaler.target_name in children:
+        if scaler.target_kind == "Deployment" and scaler.target_name in children:
             pool = facts.observation.pool.metadata.name
             text = (
                 f"autoscaler {scaler.name} aims at {scaler.target_kind} {scaler.target_name}: "

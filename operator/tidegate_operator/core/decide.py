@@ -20,7 +20,7 @@ from tidegate_operator.core.serving import Aspiration, missing_workers, steer
 from tidegate_operator.core.shares import router_shares
 from tidegate_operator.core.status import costs_per_hour, pool_status, stable_revision
 from tidegate_operator.core.table import TableInput, build_table, plan_table
-from tidegate_operator.core.targets import plan_targets
+from tidegate_operator.core.targets import plan_targets, respect_autoscalers
 from tidegate_operator.core.windows import add_readings, measure
 from tidegate_operator.core.workersets import collect_sets
 
@@ -58,8 +58,10 @@ def _decide(observation: PoolObservation, memory: PoolMemory) -> Decision:
     readings = add_readings(memory.readings, observation.routers, pool)
     traffic = measure(readings, observation.routers, pool)
     plan = plan_revisions(observation, paused=is_paused(observation))
-    allotment = allot(pool.spec.replicas, pool.spec.accelerators)
     sets = collect_sets(observation, plan)
+    allotment = respect_autoscalers(
+        allot(pool.spec.replicas, pool.spec.accelerators), sets, observation.autoscalers
+    )
     aim = Aspiration(
         desired=plan.desired.name if plan.desired else None,
         counts=allotment.counts,
@@ -89,7 +91,11 @@ def _decide(observation: PoolObservation, memory: PoolMemory) -> Decision:
         conflicts=find_conflicts(observation, _names(pool.metadata.name, applies)),
     )
     after = PoolMemory(
-        workers=measured.memory, drains=drains.memory, weights=course.mark, readings=readings
+        workers=measured.memory,
+        drains=drains.memory,
+        weights=course.mark,
+        members=course.members,
+        readings=readings,
     )
     return _describe(facts, applies, measured, after)
 

@@ -71,7 +71,13 @@ class Facts:
     @property
     def busy(self) -> bool:
         """Whether the next step depends on what routers and workers do within moments."""
-        return self.replacing or self.retiring or bool(self.draining)
+        return self.replacing or self.retiring or bool(self.draining) or self.unannounced
+
+    @property
+    def unannounced(self) -> bool:
+        """Whether routers do not know the workers of a revision that was never stable yet."""
+        first = self.observation.pool.status.stable_revision != self.desired
+        return first and not (self.course.announced or self.course.overdue)
 
     @property
     def serving_ready(self) -> int:

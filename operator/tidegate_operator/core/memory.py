@@ -45,6 +45,14 @@ class WeightsMark:
     since_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class MembersMark:
+    """Since which sequence the published table offers exactly these workers."""
+
+    offered: frozenset[str]  # pod UIDs, ready and not draining
+    sequence: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterReading:
     """Cumulative counts of one router instance for this pool at one time."""
@@ -62,4 +70,5 @@ class PoolMemory:
     workers: Mapping[str, WorkerMemory] = field(default_factory=dict)  # by pod UID
     drains: Mapping[str, DrainMemory] = field(default_factory=dict)  # by pod UID
     weights: WeightsMark | None = None
+    members: MembersMark | None = None
     readings: tuple[RouterReading, ...] = ()

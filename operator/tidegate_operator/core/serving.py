@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tidegate_operator.core.acknowledge import Acknowledgement
-from tidegate_operator.core.memory import PoolMemory, WeightsMark
+from tidegate_operator.core.memory import MembersMark, PoolMemory, WeightsMark
 from tidegate_operator.core.observation import PoolObservation
 from tidegate_operator.core.workersets import WorkerSet
 
@@ -19,7 +19,8 @@ class Course:
     """Who serves now, and what keeps the desired revision waiting.
 
     `settled`: every router applied the published weights. `overdue`: they had drain.timeout for
-    that, so removals wait no longer.
+    that, so removals wait no longer. `announced`: every router was offered all Ready workers of
+    the desired sets.
     """
 
     serving: str | None
@@ -28,6 +29,8 @@ class Course:
     mark: WeightsMark | None = None
     settled: bool = False
     overdue: bool = False
+    members: MembersMark | None = None
+    announced: bool = False
 
 
 def mark_weights(observation: PoolObservation, memory: PoolMemory) -> WeightsMark | None:
@@ -43,6 +46,28 @@ def mark_weights(observation: PoolObservation, memory: PoolMemory) -> WeightsMar
     if known is not None and known.weights == weights and known.sequence <= spec.sequence:
         return known
     return WeightsMark(weights, spec.sequence, observation.now_s)
+
+
+def mark_members(observation: PoolObservation, memory: PoolMemory) -> MembersMark | None:
+    """Return since which sequence the published table offers the workers that it offers."""
+    if observation.published is None:
+        return None
+    spec = observation.published.spec
+    offered = frozenset(w.id for w in spec.workers if w.ready and not w.draining)
+    known = memory.members
+    if known is not None and known.offered == offered and known.sequence <= spec.sequence:
+        return known
+    return MembersMark(offered, spec.sequence)
+
+
+def is_announced(
+    members: MembersMark | None, sets: Sequence[WorkerSet], acknowledgement: Acknowledgement
+) -> bool:
+    """Whether a request that a router gets now may reach each Ready desired worker."""
+    if members is None or not acknowledgement.acknowledged(members.sequence):
+        return False
+    needed = {pod.uid for item in sets if item.desired for pod in item.alive if pod.ready}
+    return needed <= members.offered
 
 
 def ready_by_revision(sets: Sequence[WorkerSet]) -> dict[str, int]:
@@ -144,6 +169,7 @@ def steer(
     )
     serving, waits_for = choose(candidates)
     timeout_s = aspiration.drain_timeout_s
+    members = mark_members(observation, memory)
     return Course(
         serving=serving,
         moved=before is not None and serving != before,
@@ -151,4 +177,6 @@ def steer(
         mark=mark,
         settled=settled,
         overdue=mark is not None and observation.now_s - mark.since_s >= timeout_s,
+        members=members,
+        announced=is_announced(members, sets, acknowledgement),
     )

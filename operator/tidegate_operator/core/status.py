@@ -52,7 +52,7 @@ def stable_revision(facts: Facts) -> str | None:
     """Return the revision that last served as intended: weighted, settled, all workers Ready."""
     serving = facts.course.serving
     settled = serving == facts.desired and facts.course.settled and not facts.course.moved
-    if settled and not facts.missing and facts.allotment.total:
+    if settled and not facts.missing and not facts.unannounced and facts.allotment.total:
         return serving
     return facts.observation.pool.status.stable_revision
 

@@ -162,7 +162,7 @@ def _worker(
     memory = seen.measured.memory.get(pod.uid)
     gauges = _gauges(seen, pod, before)
     ready = before.ready if held and before is not None else pod.ready
-    draining = pod.terminating or pod.uid in seen.drains.draining
+    draining = pod.uid in seen.drains.draining
     return RoutedWorker(
         id=pod.uid,
         name=pod.name,

@@ -7,8 +7,10 @@ size; a replacement runs beyond them for as long as it lasts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tidegate_operator.core.allotment import Allotment
+from tidegate_operator.core.observation import ObservedAutoscaler
 from tidegate_operator.core.serving import Aspiration, Course
 from tidegate_operator.core.workersets import WorkerSet
 
@@ -20,6 +22,22 @@ class Target:
     workers: WorkerSet
     wanted: int
     retire: bool = False
+
+
+def respect_autoscalers(
+    allotment: Allotment, sets: Sequence[WorkerSet], autoscalers: Sequence[ObservedAutoscaler]
+) -> Allotment:
+    """Return the allotment with the size of each set that a foreign autoscaler drives.
+
+    Someone aimed an HPA at our Deployment: the condition says so, and we never write against it.
+    """
+    aimed = {item.target_name for item in autoscalers if item.target_kind == "Deployment"}
+    driven = {
+        item.accelerator: item.replicas
+        for item in sets
+        if item.desired and item.deployment is not None and item.name in aimed
+    }
+    return replace(allotment, counts={**allotment.counts, **driven}) if driven else allotment
 
 
 def plan_targets(sets: Sequence[WorkerSet], aim: Aspiration, course: Course) -> tuple[Target, ...]:

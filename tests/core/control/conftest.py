@@ -367,4 +367,8 @@ def make():
         router = SimulatedRouter
         replace = staticmethod(replace)
 
+        @staticmethod
+        def replace_class(item, bounds):
+            return {**item, "replicas": bounds}
+
     return Make
