@@ -1,1 +1,1 @@
-"""The control plane: InferencePools become Triton workers, scores and RouteTables."""
+"""Tidegate's control plane: reconciles InferencePools into Triton workers and RouteTables."""

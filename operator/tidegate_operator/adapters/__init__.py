@@ -1,0 +1,1 @@
+"""Everything that speaks to the API server, to workers and to routers."""

@@ -1,0 +1,103 @@
+"""Asks every worker and router for its state once a second and keeps the last good answer."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import aiohttp
+from pydantic import ValidationError
+
+from tidegate_api.meta import ApiModel
+
+_log = logging.getLogger(__name__)
+_TIMEOUT_S = 1.0
+_IN_FLIGHT = 100
+State = TypeVar("State", bound=ApiModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One program to ask; `key` is a pod's UID or name."""
+
+    key: str
+    url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[State]):
+    """The last good answer, when it came (epoch seconds), and the last try's error."""
+
+    scraped_s: float | None = None
+    state: State | None = None
+    error: str = ""
+
+
+class Scraper(Generic[State]):
+    """Scrapes what `targets()` names, each `interval_s`, spread over the interval.
+
+    `observe(result)` counts; `now_s()` gives epoch seconds; `changed(key)` hears of each answer.
+    """
+
+    def __init__(
+        self,
+        document: type[State],
+        targets: Callable[[], Mapping[str, Target]],
+        observe: Callable[[str], None],
+        now_s: Callable[[], float],
+        interval_s: float = 1.0,
+    ) -> None:
+        self._document = document
+        self._targets = targets
+        self._observe = observe
+        self._now_s = now_s
+        self._interval_s = interval_s
+        self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self.readings: dict[str, Reading[State]] = {}
+
+    async def run(self) -> None:
+        """Scrape for ever; one slow program never delays another."""
+        busy: dict[str, asyncio.Task[None]] = {}
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        connector = aiohttp.TCPConnector(limit=_IN_FLIGHT * 2, keepalive_timeout=30)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            while True:
+                targets = self._targets()
+                self._forget(targets)
+                busy = {key: task for key, task in busy.items() if not task.done()}
+                for key, target in targets.items():
+                    if key not in busy:
+                        busy[key] = group.create_task(self._scrape(session, target))
+                await asyncio.sleep(self._interval_s)
+
+    def _forget(self, targets: Mapping[str, Target]) -> None:
+        for key in self.readings.keys() - targets.keys():
+            del self.readings[key]
+
+    async def _scrape(self, session: aiohttp.ClientSession, target: Target) -> None:
+        # Not for secrets: this only keeps scrapes of many workers from bunching up.
+        await asyncio.sleep(random.random() * self._interval_s * 0.5)  # noqa: S311
+        async with self._slots:
+            try:
+                async with session.get(target.url, headers=target.headers) as answer:
+                    answer.raise_for_status()
+                    state = self._document.model_validate_json(await answer.read())
+            except (aiohttp.ClientError, TimeoutError, ValidationError, OSError) as error:
+                self._failed(target, error)
+                return
+        self._observe("ok")
+        self.readings[target.key] = Reading(self._now_s(), state)
+
+    def _failed(self, target: Target, error: Exception) -> None:
+        text = f"{type(error).__name__}: {str(error)[:200]}"
+        before = self.readings.get(target.key, Reading[State]())
+        if before.error != text:
+            _log.debug("scrape of %s: %s", target.url, text)
+        self._observe("error")
+        self.readings[target.key] = replace(before, error=text)
