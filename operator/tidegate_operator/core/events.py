@@ -2,13 +2,22 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tidegate_api.names import ConditionType, EventReason
+from tidegate_api.names import ConditionType, EventReason, Reason
 from tidegate_api.template import Model
 from tidegate_operator.core.conditions import Verdict
 from tidegate_operator.core.decision import Deletion, Event
 from tidegate_operator.core.facts import Facts
 from tidegate_operator.core.sources import REMOTE_SCHEMES, split_uri
 from tidegate_operator.core.workersets import parse_template
+
+_ON_THE_WAY = frozenset(
+    {
+        Reason.WORKERS_STARTING,
+        Reason.REPLACING_REVISION,
+        Reason.ROUTERS_CATCHING_UP,
+        Reason.PAUSED,
+    }
+)
 
 
 def revision_created(facts: Facts) -> Iterable[Event]:
@@ -150,4 +159,5 @@ def _readiness(verdict: Verdict, facts: Facts) -> Iterable[Event]:
     if verdict.status == "True":
         yield Event(EventReason.POOL_READY, text)
     elif before:
-        yield Event(EventReason.POOL_NOT_READY, text, warning=True)
+        warning = verdict.reason not in _ON_THE_WAY
+        yield Event(EventReason.POOL_NOT_READY, text, warning=warning)

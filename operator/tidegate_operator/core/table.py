@@ -302,7 +302,7 @@ def _moved(old: RoutedWorker, new: RoutedWorker) -> bool:
     if old.score is None or new.score is None:
         return old.score is not new.score
     aged_s = (new.score_age_s or 0.0) - (old.score_age_s or 0.0)
-    return abs(new.score - old.score) > SCORE_DEADBAND or aged_s > _AGE_STEP_S
+    return abs(new.score - old.score) > SCORE_DEADBAND + 1e-9 or aged_s > _AGE_STEP_S
 
 
 def _shares_moved(before: RouteTableSpec, after: RouteTableSpec) -> bool:

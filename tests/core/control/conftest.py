@@ -102,6 +102,8 @@ class World:
     acks: frozenset = frozenset()
     events: list = field(default_factory=list)
     decision: object = None
+    extra: dict = field(default_factory=dict)  # fields of the observation to set as they are
+    pod_facts: dict = field(default_factory=dict)  # fields to set on every pod that is not Ready
     serial: int = 0
 
     def edit(self, **spec):
@@ -112,7 +114,7 @@ class World:
     def observe(self):
         pool = InferencePool.model_validate({**self.raw, "status": self.status})
         spec = json.loads(json.dumps(self.raw["spec"]))
-        return PoolObservation(
+        seen = PoolObservation(
             now_s=self.now_s,
             pool=pool,
             template=spec["template"],
@@ -126,6 +128,7 @@ class World:
             routers=tuple(self._router(item) for item in self.routers if item.ready),
             published=self.published,
         )
+        return replace(seen, **self.extra)
 
     def _owned(self, manifest):
         meta = manifest["metadata"]
@@ -159,7 +162,7 @@ class World:
         )
 
     def _pod(self, pod):
-        return ObservedPod(
+        seen = ObservedPod(
             uid=pod.uid,
             name=pod.name,
             worker_set=pod.labels["tidegate.dev/worker-set"],
@@ -172,6 +175,7 @@ class World:
             created_s=pod.created_s,
             deletion_cost=pod.cost,
         )
+        return seen if pod.ready else replace(seen, **self.pod_facts)
 
     def _scrape(self, pod):
         state = WorkerState(
