@@ -1,0 +1,1 @@
+"""Tidegate's router: sends each inference request to the worker that answers it soonest."""

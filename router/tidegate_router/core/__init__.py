@@ -1,0 +1,1 @@
+"""Decisions of the router: pure Python; time and randomness are arguments."""
