@@ -39,7 +39,7 @@ def plan_drains(
 ) -> DrainPlan:
     """Return who drains and how far each set may shrink now."""
     drains = _remember(observation, memory, acknowledgement)
-    judge = _Judge(observation, drains, drain_timeout_s)
+    judge = _Judge(observation, drains, _listed(observation), drain_timeout_s)
     victims = {t.workers.name: _victims(t, judge) for t in targets}
     leaving = {pod.uid for group in victims.values() for pod in group}
     terminating = [pod for t in targets for pod in t.workers.pods if pod.terminating]
@@ -74,12 +74,18 @@ def _remember(
     return found
 
 
+def _listed(observation: PoolObservation) -> frozenset[str]:
+    published = observation.published
+    return frozenset(w.id for w in published.spec.workers) if published else frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class _Judge:
     """Answers what may happen to one pod."""
 
     observation: PoolObservation
     drains: Mapping[str, DrainMemory]
+    listed: frozenset[str]  # pod UIDs in the published table
     drain_timeout_s: float
 
     def scrape(self, pod: ObservedPod) -> Scrape:
@@ -90,9 +96,7 @@ class _Judge:
         return sum(m.queue + m.in_flight for m in state.models) if state else 0
 
     def unknown_to_routers(self, pod: ObservedPod) -> bool:
-        published = self.observation.published
-        listed = published is not None and any(w.id == pod.uid for w in published.spec.workers)
-        return not listed and not pod.ready
+        return pod.uid not in self.listed and not pod.ready
 
     def may_go(self, pod: ObservedPod) -> bool:
         """Whether removing this pod now loses no request that could be saved."""

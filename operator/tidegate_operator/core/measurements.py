@@ -1,5 +1,6 @@
 """From scrapes to running values, scores and limits of every worker."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -64,7 +65,7 @@ def _remember(
 def _latency(before: ModelMemory | None, seen: ModelState, elapsed_s: float) -> ModelMemory:
     """Exponentially weighted mean with tau 10 s; without a sample the old value stays."""
     kept = before or ModelMemory()
-    if seen.p50_ms is None or seen.p50_ms < 0:
+    if seen.p50_ms is None or not math.isfinite(seen.p50_ms) or seen.p50_ms < 0:
         return kept
     if kept.latency_ms is None:
         return replace(kept, latency_ms=seen.p50_ms)

@@ -122,7 +122,7 @@ def slow_creation(patient: Patient) -> Finding | None:
     if not waits or age_s < _SLOW_CREATION_S or patient.pod.phase != "Pending":
         return None
     text = (
-        f"container {waits[0].container} waits in {waits[0].waiting_reason} for {age_s:.0f} s; "
+        f"container {waits[0].container} waits in {waits[0].waiting_reason} for over a minute; "
         "kubectl describe pod tells which volume or image it waits for"
     )
     return Reason.CONTAINER_CONFIG_INVALID, text

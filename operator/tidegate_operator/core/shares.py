@@ -10,6 +10,9 @@ from tidegate_operator.core.windows import queued, recent_requests
 
 _EVEN_PART = 0.2  # of all shares is split evenly, so that an idle router can start at once
 
+_MAX_ROUTERS = 64
+_INSTANCE_CHARACTERS = 128
+
 
 def router_shares(
     routers: Sequence[RouterMember], readings: Sequence[RouterReading], pool: InferencePool
@@ -40,6 +43,8 @@ def _demand(
     known = [recent[state.instance] for state in live if state.instance in recent]
     typical = sum(known) / len(known) if known else 0.0
     return {
-        state.instance: recent.get(state.instance, typical) + sum(queued(state, pool))
-        for state in live
+        state.instance[:_INSTANCE_CHARACTERS]: max(
+            0.0, recent.get(state.instance, typical) + sum(queued(state, pool))
+        )
+        for state in live[:_MAX_ROUTERS]
     }

@@ -38,7 +38,9 @@ _AGE_STEP_S = 5.0  # a score that grows old is published anew, or routers would 
 _AGE_CAP_S = 60.0  # beyond 45 s routers ignore the score anyway
 _SHARE_DEADBAND = 0.1
 _HOLD_RATIO = 0.5
+_SHORTEST_S = 0.001  # the CRD refuses 0; a table with it would be refused by routers
 _MAX_WORKERS = 1000
+_MAX_VERSION_CHARACTERS = 20
 _MAX_REVISIONS = 16
 
 
@@ -111,11 +113,11 @@ def routing_policy(pool: InferencePool) -> RoutingPolicy:
     return RoutingPolicy(
         strategy=routing.strategy,
         top_k=routing.top_k,
-        timeout_s=duration_s(routing.timeout),
+        timeout_s=max(_SHORTEST_S, duration_s(routing.timeout)),
         retry=RetryPolicy(
             attempts=routing.retry.attempts,
             budget_percent=routing.retry.budget_percent,
-            per_try_timeout_s=duration_s(per_try) if per_try else None,
+            per_try_timeout_s=max(_SHORTEST_S, duration_s(per_try)) if per_try else None,
             max_body_bytes=quantity_bytes(routing.retry.max_body_bytes),
         ),
     )
@@ -167,16 +169,16 @@ def _worker(
         id=pod.uid,
         name=pod.name,
         address=pod.ip,
-        revision=pod.revision,
-        accelerator=pod.accelerator,
-        serves=_serves(item, pod, state, memory, before),
+        revision=item.revision,
+        accelerator=item.accelerator,
+        serves=_serves(item, state, memory, before),
         score=gauges.score,
         score_age_s=gauges.age_s,
         pressure=gauges.pressure,
         thermal=gauges.thermal,
         draining=draining,
         ready=ready and not pod.terminating,
-        cost_per_hour=_cost(seen.observation.pool, pod.accelerator),
+        cost_per_hour=_cost(seen.observation.pool, item.accelerator),
     )
 
 
@@ -215,31 +217,31 @@ def _cost(pool: InferencePool, class_name: str) -> float | None:
 
 def _serves(
     item: WorkerSet,
-    pod: ObservedPod,
     state: WorkerState | None,
     memory: WorkerMemory | None,
     before: RoutedWorker | None,
 ) -> list[Served]:
-    """What the agent says it loaded; until it said so, what it was told to load."""
+    """What the agent says it loaded; until it said so, what it was told to load.
+
+    Models that it was not told to load are no offer: an agent may be wrong about itself.
+    """
     if state is None and before is not None:
         return list(before.serves)
     told = {desired.model.name: desired.model for desired in item.stored.models.models}
     if state is None or not state.models:
-        return [_expected(pod, model) for model in told.values()]
+        return [_expected(item.revision, model) for model in told.values()]
+    loaded = {model.name: model for model in state.models if model.name in told}
     return [
-        _loaded(pod, seen, told.get(seen.name), memory)
-        for seen in sorted(state.models, key=lambda model: model.name)
+        _loaded(item.revision, seen, told[name], memory) for name, seen in sorted(loaded.items())
     ]
 
 
-def _loaded(
-    pod: ObservedPod, seen: ModelState, told: Model | None, memory: WorkerMemory | None
-) -> Served:
+def _loaded(revision: str, seen: ModelState, told: Model, memory: WorkerMemory | None) -> Served:
     remembered = memory.models.get(seen.name) if memory else None
     return Served(
-        revision=pod.revision,
+        revision=revision,
         model=seen.name,
-        version=seen.version,
+        version=seen.version if len(seen.version) <= _MAX_VERSION_CHARACTERS else "1",
         limit=current_limit(seen.traits, remembered),
         ready=seen.ready,
         idempotent=_idempotent(told, seen.traits),
@@ -247,7 +249,7 @@ def _loaded(
     )
 
 
-def _expected(pod: ObservedPod, model: Model) -> Served:
+def _expected(revision: str, model: Model) -> Served:
     instances = sum(group.count for group in model.instances or []) or 1
     traits = Traits(
         dynamic_batching=model.dynamic_batching is not None,
@@ -255,7 +257,7 @@ def _expected(pod: ObservedPod, model: Model) -> Served:
         instances=instances,
     )
     return Served(
-        revision=pod.revision,
+        revision=revision,
         model=model.name,
         version=str(model.source.version or 1),
         limit=current_limit(traits, None),
@@ -264,9 +266,9 @@ def _expected(pod: ObservedPod, model: Model) -> Served:
     )
 
 
-def _idempotent(model: Model | None, traits: Traits) -> bool:
+def _idempotent(model: Model, traits: Traits) -> bool:
     """Sequence and decoupled models are not, unless their owner says so."""
-    if model is not None and model.idempotent is not None:
+    if model.idempotent is not None:
         return model.idempotent
     return not (traits.sequence or traits.decoupled)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tidegate_api import histogram
 from tidegate_api.pool import InferencePool
-from tidegate_api.routerstate import RouterState
+from tidegate_api.routerstate import RouterState, SeriesState
 from tidegate_operator.core.memory import RouterReading
 from tidegate_operator.core.observation import RouterMember
 
@@ -53,8 +53,17 @@ def _reading(member: RouterMember, pool: InferencePool) -> RouterReading | None:
         instance=state.instance,
         at_s=member.scraped_s,
         requests=sum(item.requests for item in series),
-        latency=histogram.merge(dict(item.client_latency) for item in series),
+        latency=histogram.merge(_buckets(item) for item in series),
     )
+
+
+def _buckets(series: SeriesState) -> dict[int, int]:
+    """Sparse counts; what lies outside the scheme is no measurement."""
+    return {
+        bucket: count
+        for bucket, count in series.client_latency
+        if 0 <= bucket < histogram.BUCKETS and count > 0
+    }
 
 
 def readable(state: RouterState) -> bool:
@@ -87,7 +96,10 @@ def queued(state: RouterState, pool: InferencePool) -> tuple[int, int]:
         for item in state.queues
         if (item.namespace, item.pool) == (pool.metadata.namespace, pool.metadata.name)
     ]
-    return sum(item.waiting for item in mine), sum(item.in_flight for item in mine)
+    return (
+        sum(max(0, item.waiting) for item in mine),
+        sum(max(0, item.in_flight) for item in mine),
+    )
 
 
 def recent_requests(readings: Sequence[RouterReading]) -> Mapping[str, int]:

@@ -133,7 +133,7 @@ NO_NODE = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/s
                 created_s=900.0,
             ),
             Reason.CONTAINER_CONFIG_INVALID,
-            "waits in ContainerCreating for 100 s",
+            "waits in ContainerCreating for over a minute",
             id="a-volume-does-not-come",
         ),
     ],
