@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tidegate_api.names import LABEL_POOL
 from tidegate_api.template import JsonObject
 from tidegate_operator.adapters.client import ApiError, ExpiredError, KubeClient, Resource
 
@@ -37,6 +38,7 @@ class ObjectCache:
         self._selection = selection
         self._changed = changed
         self._objects: dict[tuple[str, str], JsonObject] = {}
+        self._of_pool: dict[tuple[str, str], set[tuple[str, str]]] = {}
         self.synced = asyncio.Event()
         self.heard_at_s: float | None = None  # loop time of the last list, event or bookmark
 
@@ -48,15 +50,24 @@ class ObjectCache:
     def __iter__(self) -> Iterator[JsonObject]:
         return iter(list(self._objects.values()))
 
+    def covers(self, namespace: str) -> bool:
+        """Whether objects of this namespace belong here."""
+        return self._selection.namespace in {"", namespace}
+
     def get(self, namespace: str, name: str) -> JsonObject | None:
         """Return an object as last seen."""
         return self._objects.get((namespace, name))
 
+    def of_pool(self, namespace: str, pool: str) -> list[JsonObject]:
+        """Return the objects that bear the label of a pool."""
+        keys = self._of_pool.get((namespace, pool), ())
+        return [self._objects[key] for key in sorted(keys)]
+
     def learn(self, item: JsonObject) -> None:
         """Take over the answer to an own write at once, unless something newer is here."""
-        key, known = _key(item), self._objects.get(_key(item))
+        known = self._objects.get(_key(item))
         if known is None or _version(known) < _version(item):
-            self._objects[key] = item
+            self._store(item)
 
     async def run(self) -> None:
         """List and watch for ever; ends only by cancellation."""
@@ -88,7 +99,9 @@ class ObjectCache:
         return str(metadata.get("resourceVersion", ""))
 
     def _replace(self, fresh: dict[tuple[str, str], JsonObject]) -> None:
-        before, self._objects = self._objects, fresh
+        before, self._objects, self._of_pool = self._objects, {}, {}
+        for item in fresh.values():
+            self._store(item)
         self._heard()
         self.synced.set()
         for key, item in {**before, **fresh}.items():
@@ -113,9 +126,15 @@ class ObjectCache:
         item = self._complete(item)
         if kind == "DELETED":
             self._objects.pop(_key(item), None)
+            self._of_pool.get(_pool(item), set()).discard(_key(item))
         else:
-            self._objects[_key(item)] = item
+            self._store(item)
         self._changed(item)
+
+    def _store(self, item: JsonObject) -> None:
+        self._objects[_key(item)] = item
+        if pool := _pool(item)[1]:
+            self._of_pool.setdefault((_key(item)[0], pool), set()).add(_key(item))
 
     def _complete(self, item: JsonObject) -> JsonObject:
         """Add what lists of typed objects leave out."""
@@ -145,6 +164,12 @@ def _metadata(item: JsonObject) -> JsonObject:
 def _key(item: JsonObject) -> tuple[str, str]:
     metadata = _metadata(item)
     return str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+
+
+def _pool(item: JsonObject) -> tuple[str, str]:
+    labels = _metadata(item).get("labels")
+    name = labels.get(LABEL_POOL, "") if isinstance(labels, dict) else ""
+    return _key(item)[0], str(name)
 
 
 def _version(item: JsonObject) -> int:

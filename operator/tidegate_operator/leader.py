@@ -1,0 +1,157 @@
+"""The child process: wait for the Lease, then lead until it is lost or this process is told to end.
+
+Renewing and all leading work run in one task group: whatever breaks ends the process, and its
+parent starts a fresh one.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+import uuid
+from contextlib import suppress
+
+from tidegate_api.names import (
+    ANNOTATION_SCORE_LAG_MS,
+    LEADER_LEASE,
+    ROUTES_LEASE,
+)
+from tidegate_api.pool import OperatorClaim
+from tidegate_api.routerstate import RouterState
+from tidegate_api.state import WorkerState
+from tidegate_operator import handlers
+from tidegate_operator.adapters import client as kube
+from tidegate_operator.adapters.lease import Lease, touch
+from tidegate_operator.adapters.scrape import Scraper
+from tidegate_operator.app import Health, make_app, serve
+from tidegate_operator.caches import Caches
+from tidegate_operator.core.observation import OperatorSettings
+from tidegate_operator.gather import Gatherer
+from tidegate_operator.reconciler import Reconciler
+from tidegate_operator.settings import Settings
+from tidegate_operator.telemetry import Telemetry
+from tidegate_operator.writer import Writer
+
+_log = logging.getLogger(__name__)
+_CONCURRENCY = 16
+_ROUTES_RENEWAL_S = 2.0
+
+
+class _Stop(Exception):  # noqa: N818  # not an error: the way out of a task group
+    """SIGTERM or SIGINT arrived."""
+
+
+async def main(settings: Settings) -> int:
+    """Run until told to end (0) or until something breaks (1)."""
+    telemetry = Telemetry()
+    api = await kube.connect(
+        lambda verb, code: telemetry.api_requests.labels(verb, str(code)).inc()
+    )
+    identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
+    lease = Lease(api, settings.namespace, LEADER_LEASE, identity)
+    health = Health(telemetry, asyncio.get_running_loop().time)
+    code = 0
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_signals())
+            group.create_task(serve(make_app(health), settings.port))
+            group.create_task(_lead(settings, api, lease, health))
+    except* _Stop:
+        _log.info("told to end")
+    except* Exception as broken:  # noqa: BLE001  # the last frame: say why, let the parent restart
+        code = 1
+        for error in broken.exceptions:
+            _log.error("ending: %r", error, exc_info=error)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            await lease.release()
+    await api.close()
+    return code
+
+
+async def _signals() -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    raise _Stop
+
+
+async def _lead(settings: Settings, api: kube.KubeClient, lease: Lease, health: Health) -> None:
+    await lease.acquire()
+    health.telemetry.leader.set(1)
+    reconciler: Reconciler | None = None
+    caches = Caches(
+        api,
+        settings.watch_namespaces,
+        settings.router_service,
+        lambda key: reconciler.queue.add(key) if reconciler else None,
+    )
+    known = OperatorSettings(
+        release=OperatorClaim(name=settings.release, namespace=settings.namespace),
+        worker_image=settings.worker_image,
+        router_url=settings.router_url,
+        network_policy=settings.network_policy,
+    )
+    gatherer = Gatherer(caches, known)
+    writer = Writer(api, caches, lambda: lease.held)
+    reconciler = Reconciler(
+        caches, gatherer, writer, known, health.telemetry, settings.score_writes_per_second
+    )
+    health.caches, health.reconciler = caches, reconciler
+    gatherer.workers, gatherer.routers = _scrapers(settings, gatherer, health.telemetry)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lease.keep())
+        for cache in caches.all:
+            group.create_task(cache.run())
+        await caches.synced()
+        group.create_task(gatherer.workers.run())
+        group.create_task(gatherer.routers.run())
+        group.create_task(handlers.run(reconciler.queue, settings.watch_namespaces))
+        group.create_task(reconciler.queue.run(reconciler.reconcile, _CONCURRENCY))
+        group.create_task(_score_loop(settings, api, lease, reconciler, gatherer, health))
+
+
+def _scrapers(
+    settings: Settings, gatherer: Gatherer, telemetry: Telemetry
+) -> tuple[Scraper[WorkerState], Scraper[RouterState]]:
+    interval_s = settings.scrape_interval_s
+    workers = Scraper(
+        WorkerState,
+        gatherer.worker_targets,
+        lambda result: telemetry.scrapes.labels("worker", result).inc(),
+        time.time,
+        interval_s,
+    )
+    routers = Scraper(
+        RouterState,
+        gatherer.router_targets,
+        lambda result: telemetry.scrapes.labels("router", result).inc(),
+        time.time,
+        interval_s,
+    )
+    return workers, routers
+
+
+async def _score_loop(
+    settings: Settings,
+    api: kube.KubeClient,
+    lease: Lease,
+    reconciler: Reconciler,
+    gatherer: Gatherer,
+    health: Health,
+) -> None:
+    """Tick every pool and date all tables: the Lease of routes is renewed by this loop itself."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(reconciler.tick())
+        while True:
+            lag_ms = {ANNOTATION_SCORE_LAG_MS: str(int(reconciler.score_lag_s * 1000))}
+            if lease.held:
+                try:
+                    await touch(api, settings.namespace, ROUTES_LEASE, settings.release, lag_ms)
+                except kube.ApiError as error:
+                    _log.warning("lease %s: %s", ROUTES_LEASE, error)
+            readings = gatherer.workers.readings.values() if gatherer.workers else ()
+            oldest_s = min((r.scraped_s for r in readings if r.scraped_s), default=time.time())
+            health.telemetry.scrape_age.set(time.time() - oldest_s)
+            await asyncio.sleep(_ROUTES_RENEWAL_S)
