@@ -19,6 +19,7 @@ LABEL_REVISION = "tidegate.dev/revision"
 LABEL_CLASS = "tidegate.dev/class"
 LABEL_WORKER_SET = "tidegate.dev/worker-set"
 LABEL_ROUTER = "tidegate.dev/router"  # on router pods; NetworkPolicies select by it
+LABEL_COMPONENT = "tidegate.dev/component"  # on our own objects: operator or router
 LABEL_OPERATOR = "tidegate.dev/operator"  # on operator pods; NetworkPolicies select by it
 
 ANNOTATION_PAUSED = "tidegate.dev/paused"

@@ -11,6 +11,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "tidegate-operator.labels" -}}
 {{ include "tidegate-operator.selectorLabels" . }}
 app.kubernetes.io/part-of: tidegate
+tidegate.dev/component: operator
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -24,9 +25,4 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else -}}
 {{ $image.repository }}:{{ $image.tag | default (index . 1) }}
 {{- end }}
-{{- end }}
-
-{{/* The namespaces to serve, as JSON; empty: all. */}}
-{{- define "tidegate-operator.namespaces" -}}
-{{- (.Values.global).watchNamespaces | default list | toJson }}
 {{- end }}
