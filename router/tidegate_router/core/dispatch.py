@@ -18,7 +18,7 @@ Rules for a lane
 * `faults.judge_http` / `judge_grpc` turn a worker's answer into Ending.outcome. Transport faults:
   no connection -> UNREACHABLE; broken after the first byte sent -> LOST; attempt.timeout_s over ->
   TIMEOUT; client left -> CANCELLED.
-* `settle` once per attempt. PASS_ON: pass on the worker's answer as it is. A Refusal: answer
+* `settle` once per attempt. FORWARD: pass on the worker's answer as it is. A Refusal: answer
   refusal.http_status / grpc_code with header names.HEADER_DROPPED_REASON. RETRY: go round.
 * A stream calls `route.answered = True` before its first byte to the client: nothing is retried
   from then on.

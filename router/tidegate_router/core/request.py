@@ -136,7 +136,7 @@ class Ending:
 class Step(StrEnum):
     """What to do after an attempt."""
 
-    PASS_ON = "passOn"  # give the worker's answer to the client
+    FORWARD = "forward"  # give the worker's answer to the client
     RETRY = "retry"  # forget the answer, call next_attempt again
 
 
