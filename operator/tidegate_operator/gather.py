@@ -146,7 +146,7 @@ class Gatherer:
     def _members(self, now_s: float) -> tuple[RouterMember, ...]:
         readings = self.routers.readings if self.routers else {}
         return tuple(
-            self._member(name, address, readings.get(name, Reading[RouterState]()), now_s)
+            self._member(name, address, readings.get(name) or Reading(), now_s)
             for name, address in sorted(self._routers.addresses.items())
         )
 

@@ -96,7 +96,7 @@ class Scraper(Generic[State]):
 
     def _failed(self, target: Target, error: Exception) -> None:
         text = f"{type(error).__name__}: {str(error)[:200]}"
-        before = self.readings.get(target.key, Reading[State]())
+        before = self.readings.get(target.key) or Reading()
         if before.error != text:
             _log.debug("scrape of %s: %s", target.url, text)
         self._observe("error")
