@@ -79,11 +79,16 @@ def ready_by_revision(sets: Sequence[WorkerSet]) -> dict[str, int]:
     return ready
 
 
-def serving_before(observation: PoolObservation, ready: Mapping[str, int]) -> str | None:
-    """Return the revision that routers use now, if it still exists."""
+def serving_before(
+    observation: PoolObservation, ready: Mapping[str, int], desired: str | None
+) -> str | None:
+    """Return the revision that routers use now, if it still exists or shall exist.
+
+    The desired one may have no worker because the pool is scaled to zero.
+    """
     published = observation.published.spec.weights if observation.published else []
     top = max(published, key=lambda item: item.weight, default=None)
-    if top is not None and top.weight and top.revision in ready:
+    if top is not None and top.weight and top.revision in {*ready, desired}:
         return top.revision
     if observation.pool.status.stable_revision in ready:
         return observation.pool.status.stable_revision
@@ -156,7 +161,7 @@ def steer(
     mark = mark_weights(observation, memory)
     settled = mark is None or acknowledgement.acknowledged(mark.sequence)
     ready = ready_by_revision(sets)
-    before = serving_before(observation, ready)
+    before = serving_before(observation, ready, aspiration.desired)
     candidates = Candidates(
         before=before,
         desired=aspiration.desired,

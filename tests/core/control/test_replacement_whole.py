@@ -236,3 +236,16 @@ def test_history_beyond_the_limit_is_removed(running, make):
         running.run(25)
     kept = [item for item in running.revisions.values() if item["data"]["schema"] == "revision.v1"]
     assert len(kept) == 3
+
+
+def test_an_edit_while_scaled_to_zero_still_removes_the_old_workers(running, make):
+    running.edit(replicas=0)
+    running.tick()
+    running.edit(template=make.template(uri="pvc://models/resnet50/2"))
+    running.run(30)
+    assert running.pods == {}
+    assert running.condition("Ready") == ("True", "ScaledToZero")
+    running.edit(replicas=1)
+    running.run(8)
+    assert running.serving() == running.status["desiredRevision"]
+    assert running.condition("Ready") == ("True", "AsDesired")
