@@ -47,9 +47,9 @@ def _pool_objects(observation: PoolObservation) -> Iterable[Manifest]:
 
 def _revision_record(pool: InferencePool, plan: RevisionPlan) -> Iterable[Manifest]:
     if plan.desired is not None:
-        yield objects.pool_revision(
-            pool, plan.desired.name, plan.desired.stored, plan.desired.number
-        )
+        record = plan.desired.record
+        kept = record.data if record else plan.desired.stored.to_wire()
+        yield objects.pool_revision(pool, plan.desired.name, kept, plan.desired.number)
 
 
 def _set_objects(
@@ -60,8 +60,9 @@ def _set_objects(
     if plan.desired is not None:
         numbers.setdefault(plan.desired.name, plan.desired.number)
     number = item.record.number if item.record else numbers.get(item.revision, 1)
-    yield objects.set_revision(pool, item.name, item.stored, number)
-    yield objects.models_config_map(pool, item.name, item.stored)
+    kept = item.record.data if item.record else item.stored.to_wire()
+    yield objects.set_revision(pool, item.name, item.stored, kept, number)
+    yield objects.models_config_map(pool, item.name, item.stored, kept)
     yield objects.service(pool, item.name, item.stored)
     yield objects.deployment(pool, item.name, item.stored, drains.replicas[item.name])
 

@@ -15,7 +15,7 @@ from tidegate_operator.core.identity import (
     stable_hash,
 )
 from tidegate_operator.core.podtemplate import set_labels
-from tidegate_operator.core.stored import StoredRevision, StoredSet
+from tidegate_operator.core.stored import StoredSet
 
 _PROGRESS_DEADLINE_S = 600
 
@@ -66,28 +66,34 @@ def service(pool: InferencePool, name: str, stored: StoredSet) -> Manifest:
     return _object(pool, "v1", "Service", name, labels=labels, content={"spec": spec})
 
 
-def models_config_map(pool: InferencePool, name: str, stored: StoredSet) -> Manifest:
-    """Return what the set's agents shall serve (ADR 0006)."""
+def models_config_map(
+    pool: InferencePool, name: str, stored: StoredSet, kept: JsonObject
+) -> Manifest:
+    """Return what the set's agents shall serve (ADR 0006), as its record keeps it."""
     labels = set_labels(pool, stored.revision, stored.accelerator, name)
-    text = json.dumps(stored.models.to_wire(), sort_keys=True, indent=1, ensure_ascii=False)
+    text = json.dumps(kept["models"], sort_keys=True, indent=1, ensure_ascii=False)
     data: JsonObject = {"data": {MODELS_KEY: text}}
     return _object(pool, "v1", "ConfigMap", models_object_name(name), labels=labels, content=data)
 
 
-def set_revision(pool: InferencePool, name: str, stored: StoredSet, number: int) -> Manifest:
-    """Return the ControllerRevision that keeps a set's rendering."""
+def set_revision(
+    pool: InferencePool, name: str, stored: StoredSet, kept: JsonObject, number: int
+) -> Manifest:
+    """Return the ControllerRevision that keeps a set's rendering.
+
+    `kept` is its data as it is if it exists: it is immutable, and a newer operator might write
+    the same content with another field.
+    """
     labels = set_labels(pool, stored.revision, stored.accelerator, name)
-    body: JsonObject = {"data": stored.to_wire(), "revision": number}
+    body: JsonObject = {"data": kept, "revision": number}
     return _object(pool, "apps/v1", "ControllerRevision", name, labels=labels, content=body)
 
 
-def pool_revision(
-    pool: InferencePool, revision: str, stored: StoredRevision, number: int
-) -> Manifest:
+def pool_revision(pool: InferencePool, revision: str, kept: JsonObject, number: int) -> Manifest:
     """Return the ControllerRevision that keeps what the user wrote."""
     labels = {**_pool_labels(pool), names.LABEL_REVISION: revision}
     name = revision_object_name(pool.metadata.name, revision)
-    body: JsonObject = {"data": stored.to_wire(), "revision": number}
+    body: JsonObject = {"data": kept, "revision": number}
     return _object(pool, "apps/v1", "ControllerRevision", name, labels=labels, content=body)
 
 

@@ -114,3 +114,16 @@ def test_the_image_is_resolved_once_per_revision(world, make):
     one.run(20)
     spec = next(iter(one.deployments.values()))["spec"]["template"]["spec"]
     assert spec["containers"][0]["image"] == "registry.example/worker:1"
+
+
+def test_a_record_of_an_older_operator_is_applied_as_it_is(world):
+    """Its data is immutable: an added field would be refused, and stall the pool."""
+    one = world()
+    one.run(8)
+    for name, body in one.revisions.items():
+        one.revisions[name] = {**body, "data": {**body["data"], "ofAnOlderRelease": True}}
+    pods = set(one.pods)
+    one.run(3)
+    assert all(body["data"]["ofAnOlderRelease"] for body in one.revisions.values())
+    assert set(one.pods) == pods
+    assert one.condition("Ready") == ("True", "AsDesired")
