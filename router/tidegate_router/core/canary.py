@@ -4,7 +4,7 @@ Every block of 100 requests holds exactly the weights; a periodic choice would l
 that alternate, a plain random draw strays by sqrt(n).
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 BLOCK = 100
@@ -18,7 +18,9 @@ class TicketDraw:
     _weights: dict[str, int] = field(default_factory=dict)
     _tickets: list[str] = field(default_factory=list)
 
-    def draw(self, weights: Mapping[str, int], servable: Set[str], uniform: Uniform) -> str | None:
+    def draw(
+        self, weights: Mapping[str, int], servable: Collection[str], uniform: Uniform
+    ) -> str | None:
         """Return the revision of the next request; None when no revision has weight.
 
         `weights` in percent. A revision without any worker for the model gives its ticket to the

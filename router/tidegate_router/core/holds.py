@@ -4,21 +4,26 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tidegate_router.core.request import Queue, Route
+
 MAX_WAITING = 1000  # per (pool, revision, model)
 MAX_HOLD_S = 1.0
-Queue = tuple[str, str, str]  # pool UID, revision, model
 Wake = Callable[[], None]
 
 
 @dataclass(order=True, slots=True)
 class _Waiting:
     number: int
+    route: Route = field(compare=False)
     wake: Wake = field(compare=False)
 
 
 @dataclass(slots=True)
 class HoldBook:
-    """Who waits, in order of arrival. A woken request that finds no slot takes its place again."""
+    """Who waits, in order of arrival.
+
+    A woken request asks again at once; whoever comes later lets those wait who were not woken yet.
+    """
 
     _queues: dict[Queue, list[_Waiting]] = field(default_factory=dict)
 
@@ -26,34 +31,42 @@ class HoldBook:
         """Whether one more would be too many."""
         return len(self._queues.get(queue, ())) >= MAX_WAITING
 
-    def ahead(self, queue: Queue, number: int) -> bool:
-        """Whether somebody who came before `number` still waits."""
-        waiting = self._queues.get(queue, ())
-        return len(waiting) > 0 and waiting[0].number < number
+    def ahead(self, route: Route) -> bool:
+        """Whether somebody who came before this request still waits for a wake-up."""
+        waiting = self._queues.get(route.queue, ())
+        return any(not item.route.woken for item in waiting if item.number < route.number)
 
-    def park(self, queue: Queue, number: int, wake: Wake) -> None:
+    def anyone(self, queue: Queue) -> bool:
+        """Whether somebody waits."""
+        return queue in self._queues
+
+    def park(self, route: Route, wake: Wake) -> None:
         """Let a request wait; `wake` is called at most once."""
-        insort(self._queues.setdefault(queue, []), _Waiting(number, wake))
+        route.woken = False
+        insort(self._queues.setdefault(route.queue, []), _Waiting(route.number, route, wake))
 
-    def unpark(self, queue: Queue, number: int) -> None:
+    def unpark(self, route: Route) -> None:
         """Take a request out, woken or not."""
-        left = [item for item in self._queues.get(queue, ()) if item.number != number]
+        waiting = self._queues.get(route.queue, ())
+        left = [item for item in waiting if item.route is not route]
         if left:
-            self._queues[queue] = left
+            self._queues[route.queue] = left
         else:
-            self._queues.pop(queue, None)
+            self._queues.pop(route.queue, None)
 
     def wake_first(self, queue: Queue) -> None:
         """A slot is free: the one who waits longest may ask again."""
-        waiting = self._queues.get(queue)
-        if waiting:
-            waiting[0].wake()
+        for item in self._queues.get(queue, ()):
+            if not item.route.woken:
+                _wake(item)
+                return
 
     def wake_all(self) -> None:
         """Tables changed: everybody may ask again."""
         for waiting in list(self._queues.values()):
             for item in list(waiting):
-                item.wake()
+                if not item.route.woken:
+                    _wake(item)
 
     def waiting(self) -> dict[str, int]:
         """Return how many wait, by pool UID."""
@@ -61,3 +74,8 @@ class HoldBook:
         for (uid, _, _), waiting in self._queues.items():
             counts[uid] = counts.get(uid, 0) + len(waiting)
         return counts
+
+
+def _wake(item: _Waiting) -> None:
+    item.route.woken = True
+    item.wake()

@@ -37,11 +37,12 @@ class Refusal:
     reason: DroppedReason
     message: str
     retry_after_s: float | None = None
+    http_override: int = 0  # a status that says more than the reason's, e.g. 404, 405
 
     @property
     def http_status(self) -> int:
         """Status of the HTTP answer."""
-        return ANSWERS[self.reason].http_status
+        return self.http_override or ANSWERS[self.reason].http_status
 
     @property
     def grpc_code(self) -> str:

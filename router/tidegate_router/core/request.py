@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tidegate_api.routetable import RetryPolicy
+from tidegate_router.core.ewma import PeakLatency
 from tidegate_router.core.faults import Outcome
 from tidegate_router.core.refusal import Refusal
+
+Queue = tuple[str, str, str]  # pool UID, revision, model
 
 
 class Call(StrEnum):
@@ -49,7 +52,6 @@ class Route:
     pool: str
     revision: str
     pinned: bool
-    idempotent: bool
     started_s: float
     deadline_s: float
     hold_until_s: float
@@ -59,14 +61,26 @@ class Route:
     paid_retries: int = 0
     losses: int = 0
     answered: bool = False  # a byte of an answer went to the client: no more retries
+    idempotent: bool = False  # of the model that runs it, known from the first attempt
     finished: bool = False
+    woken: bool = False  # left its place in the queue to ask again
     tried: set[str] = field(default_factory=set)  # ids of workers that answered or broke
-    last_fault: str = ""
+    last_fault: str = ""  # a text for people about the last failed attempt
+    last_outcome: Outcome | None = None
+    accelerator: str = ""  # class of the last attempt's worker
 
     @property
-    def queue(self) -> tuple[str, str, str]:
+    def queue(self) -> Queue:
         """The key of the queue that this request waits in."""
         return (self.pool_uid, self.revision, self.ask.model)
+
+
+@dataclass(slots=True)
+class Slot:
+    """What this router knows of (worker, model); outlives the table that named it."""
+
+    in_flight: int = 0
+    latency: PeakLatency = field(default_factory=PeakLatency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +108,12 @@ class Pick:
 class Attempt:
     """One try at one worker; holds a slot of (worker, model) until `release`.
 
-    `timeout_s`: the lane gives up after this long. `accelerator` is the worker's class.
+    `timeout_s`: the lane gives up after this long. `accelerator` is the worker's class. `slot` is
+    the dispatcher's; None for an inquiry and after the release.
     """
 
     number: int  # 1 for the first
+    pool_uid: str
     worker_id: str
     worker_name: str
     address: str
@@ -110,7 +126,7 @@ class Attempt:
     started_s: float
     pick: Pick
     trial: bool = False  # the first request after the worker was down
-    slot_held: bool = False
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,14 @@ class Series:
         if outcome in _TIMED:
             _add(self.attempt_latency, latency_s)
 
-    def count_request(self, latency_s: float) -> None:
-        """Count a request with the time that its client saw, waiting included."""
+    def count_request(self, latency_s: float, *, answered: bool) -> None:
+        """Count a request with the time that its client saw, waiting included.
+
+        The time of one that no worker answered says nothing about workers.
+        """
         self.requests += 1
-        _add(self.client_latency, latency_s)
+        if answered:
+            _add(self.client_latency, latency_s)
 
 
 def _add(histogram: dict[int, int], latency_s: float) -> None:

@@ -1,0 +1,62 @@
+"""The dispatcher's own refusals, each saying what was found and what may help."""
+
+from tidegate_api.names import DroppedReason
+from tidegate_router.core.faults import Outcome
+from tidegate_router.core.pools import Group
+from tidegate_router.core.refusal import Refusal
+from tidegate_router.core.request import Ask, Call, Route
+from tidegate_router.core.retry import POISON_S
+
+RETRY_AFTER_S = 1.0
+
+
+def no_workers(route: Route) -> Refusal:
+    """No worker for the model exists, or none can be reached."""
+    text = f"{_subject(route)} has no worker that can be reached{_last(route)}"
+    return Refusal(DroppedReason.NO_WORKERS, text, RETRY_AFTER_S)
+
+
+def saturated(route: Route) -> Refusal:
+    """Every worker stayed at its limit for as long as a request may wait."""
+    text = f"every worker of {_subject(route)} is at its limit"
+    return Refusal(DroppedReason.SATURATED, text, RETRY_AFTER_S)
+
+
+def too_late(route: Route) -> Refusal:
+    """The deadline, which covers all attempts, is over."""
+    text = f"no answer within {route.deadline_s - route.started_s:.3g} s{_last(route)}"
+    return Refusal(DroppedReason.DEADLINE, text)
+
+
+def exhausted(route: Route, outcome: Outcome | None) -> Refusal:
+    """The last attempt failed and may not be repeated."""
+    if outcome is Outcome.TIMEOUT:
+        return Refusal(DroppedReason.DEADLINE, f"{_subject(route)} did not answer{_last(route)}")
+    text = f"{_subject(route)} failed {route.attempts} of {route.attempts} attempts{_last(route)}"
+    return Refusal(DroppedReason.RETRIES_EXHAUSTED, text, RETRY_AFTER_S)
+
+
+def poisoned() -> Refusal:
+    """The body was in flight at two connection losses."""
+    text = "two workers broke their connection on this request: it is not sent again for a while"
+    return Refusal(DroppedReason.SUSPECTED_POISON, text, POISON_S)
+
+
+def wrong_call(ask: Ask, group: Group) -> Refusal | None:
+    """Refuse unary inference of a decoupled model, naming the call that works."""
+    decoupled = any(one.served.traits.decoupled for one in group.candidates)
+    if ask.call is not Call.INFER or not decoupled:
+        return None
+    text = (
+        f"model '{ask.model}' is decoupled (any number of answers per request): use "
+        f"POST /v2/models/{ask.model}/generate_stream or gRPC ModelStreamInfer"
+    )
+    return Refusal(DroppedReason.BAD_REQUEST, text)
+
+
+def _subject(route: Route) -> str:
+    return f"model '{route.ask.model}' of pool {route.namespace}/{route.pool}"
+
+
+def _last(route: Route) -> str:
+    return f" (last: {route.last_fault})" if route.last_fault else ""
