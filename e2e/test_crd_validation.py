@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from tidegate_e2e.poolcases import pool_cases
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(60)]

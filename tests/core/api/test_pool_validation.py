@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tidegate_api import crd, rules
 from tidegate_api.validation import CHECKS, InvalidPoolError, parse_pool
 from tidegate_e2e.poolcases import pool_cases
