@@ -13,7 +13,8 @@ from tidegate_api.pool import (
 )
 from tidegate_operator.core.conditions import Verdict, stamp
 from tidegate_operator.core.facts import Facts
-from tidegate_operator.core.workersets import WorkerSet, by_class
+from tidegate_operator.core.observation import ObservedPod
+from tidegate_operator.core.workersets import ENDED_PHASES, WorkerSet, by_class
 
 _MAX_REVISIONS = 16
 
@@ -135,12 +136,17 @@ def costs_per_hour(facts: Facts) -> dict[str, float]:
     counts = dict.fromkeys(prices, 0)
     for item in facts.sets:
         if item.accelerator in counts:
-            counts[item.accelerator] += len(item.pods)
+            counts[item.accelerator] += len(_running(item))
     return {name: counts[name] * price for name, price in prices.items()}
 
 
+def _running(item: WorkerSet) -> list[ObservedPod]:
+    """Pods that hold their resources: all but the ended ones."""
+    return [pod for pod in item.pods if pod.phase not in ENDED_PHASES]
+
+
 def _workers(facts: Facts) -> WorkerCounts:
-    pods = [pod for item in facts.sets for pod in item.pods]
+    pods = [pod for item in facts.sets for pod in _running(item)]
     return WorkerCounts(
         total=len(pods),
         ready=sum(pod.ready and not pod.terminating for pod in pods),
