@@ -186,13 +186,17 @@ def _downward(name: str, path: str) -> JsonObject:
 
 
 def merged_resources(pod: PodSettings, accelerator: AcceleratorClass) -> JsonObject:
-    """Return pod.resources with the class's resources as both request and limit."""
+    """Return pod.resources with the class's resources as requests and limits.
+
+    CPU is requested only: a limit would throttle a server that its node has room for.
+    """
     shared: Mapping[str, object] = pod.resources or {}
     owned = {name: str(value) for name, value in (accelerator.resources or {}).items()}
     merged: JsonObject = dict(shared)
     for kind in ("requests", "limits"):
         base = shared.get(kind)
-        values = {**(base if isinstance(base, Mapping) else {}), **owned}
+        added = {n: v for n, v in owned.items() if kind == "requests" or n != "cpu"}
+        values = {**(base if isinstance(base, Mapping) else {}), **added}
         if values:
             merged[kind] = values
     return merged

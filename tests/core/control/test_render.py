@@ -128,13 +128,13 @@ def test_the_grace_period_outlasts_the_drain(world, make):
     assert environment(one)["TIDEGATE_DRAIN_TIMEOUT"]["value"] == "120"
 
 
-def test_a_class_requests_and_limits_what_it_names(world, make):
+def test_a_class_requests_what_it_names_and_limits_all_but_cpu(world, make):
     pod = {"resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}}
     classes = [make.accelerator(kind="GPU", resources={"nvidia.com/gpu": 1, "cpu": "2"})]
     one = rendered(world, make.pool(template={**make.template(), "pod": pod}, accelerators=classes))
     assert worker(one)["resources"] == {
         "requests": {"cpu": "2", "memory": "1Gi", "nvidia.com/gpu": "1"},
-        "limits": {"memory": "2Gi", "cpu": "2", "nvidia.com/gpu": "1"},
+        "limits": {"memory": "2Gi", "nvidia.com/gpu": "1"},
     }
 
 

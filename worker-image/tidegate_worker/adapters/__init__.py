@@ -1,0 +1,1 @@
+"""What the agent touches: files, networks, tritonserver, NVML."""

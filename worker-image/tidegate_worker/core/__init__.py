@@ -1,0 +1,1 @@
+"""Decisions of the agent: no clock, no I/O."""

@@ -1,0 +1,18 @@
+"""What follows when tritonserver ends by itself. Pure."""
+
+from collections.abc import Sequence
+
+_WINDOW_S = 60.0
+_LIMIT = 3
+_BACKOFF_S = (0.5, 8.0)
+
+
+def gives_up(crashes_s: Sequence[float], now_s: float) -> bool:
+    """Whether three crashes lie in the last 60 s: then the pod fails."""
+    return sum(1 for at_s in crashes_s if now_s - at_s <= _WINDOW_S) >= _LIMIT
+
+
+def backoff_s(crashes_s: Sequence[float], now_s: float) -> float:
+    """Return seconds to wait before the next start: 0.5, 1, 2 ... at most 8."""
+    recent = sum(1 for at_s in crashes_s if now_s - at_s <= _WINDOW_S)
+    return float(min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** max(0, recent - 1)))
