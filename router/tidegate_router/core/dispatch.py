@@ -162,6 +162,12 @@ class Dispatcher:
         """Take a request out of its queue, woken or timed out."""
         self.holds.unpark(route)
 
+    def abandon(self, route: Route) -> None:
+        """Take a request out whose client left; a wake-up that it had goes to the next."""
+        self.holds.unpark(route)
+        if route.woken:
+            self.holds.wake_first(route.queue)
+
     def settle(self, route: Route, attempt: Attempt, ending: Ending, now_s: float) -> Settled:
         """Learn from an attempt's end and decide what follows."""
         outcome = route.last_outcome = ending.outcome

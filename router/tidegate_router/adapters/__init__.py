@@ -1,0 +1,1 @@
+"""The router's outside: workers, the API server, files."""

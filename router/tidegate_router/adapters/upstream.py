@@ -1,0 +1,158 @@
+"""HTTP to workers: one client for the process, answers as raw bytes, errors mapped once.
+
+UpstreamError
+  +-- UnreachableError   no connection: no byte of the request left
+  +-- BrokenError        the connection broke before the answer was complete
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import aiohttp
+from yarl import URL
+
+from tidegate_router.core.headers import Pairs
+from tidegate_router.core.request import Attempt
+
+_CONNECT_S = 1.5
+_IDLE_S = 30.0
+_READ_BYTES = 64 * 1024
+Body = bytes | AsyncIterator[bytes] | None
+
+
+class UpstreamError(Exception):
+    """A worker gave no complete answer."""
+
+
+class UnreachableError(UpstreamError):
+    """Nothing was sent."""
+
+
+class BrokenError(UpstreamError):
+    """Something may have been sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRequest:
+    """What a worker is asked. `target` is path and query, as the client wrote them."""
+
+    method: str
+    target: str
+    headers: Pairs
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAnswer:
+    """A complete answer; `seconds` from the first byte sent to the last received."""
+
+    status: int
+    headers: Pairs
+    body: bytes
+    seconds: float
+
+
+class Upstream:
+    """The pool of connections to all workers."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=_IDLE_S, use_dns_cache=False, force_close=False
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+            read_bufsize=_READ_BYTES * 4,
+            max_line_size=32 * 1024,
+            max_field_size=32 * 1024,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def ask(self, attempt: Attempt, request: WorkerRequest) -> WorkerAnswer:
+        """Return the whole answer; raises UpstreamError."""
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        async with self.open(attempt, request) as answer:
+            body = await answer.read()
+            return WorkerAnswer(answer.status, answer.headers, body, loop.time() - started_s)
+
+    def open(self, attempt: Attempt, request: WorkerRequest) -> "OpenAnswer":
+        """Return an answer to be read piece by piece, as a context manager."""
+        host = f"[{attempt.address}]" if ":" in attempt.address else attempt.address
+        url = URL(f"http://{host}:{attempt.http_port}{request.target}", encoded=True)
+        return OpenAnswer(self._session, url, request)
+
+
+class OpenAnswer:
+    """An answer whose head has come. Leaving before its end closes the connection."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: URL, request: WorkerRequest) -> None:
+        self._call = (session, url, request)
+        self._response: aiohttp.ClientResponse | None = None
+        self.status = 0
+        self.headers: Pairs = []
+
+    async def __aenter__(self) -> "OpenAnswer":
+        session, url, request = self._call
+        try:
+            response = await session.request(
+                request.method, url, headers=request.headers, data=request.body,
+                allow_redirects=False,
+            )  # fmt: skip
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise UnreachableError(_kind(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BrokenError(_kind(error)) from error
+        self._response = response
+        self.status = response.status
+        self.headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in response.raw_headers
+        ]
+        return self
+
+    async def read(self) -> bytes:
+        """Return the rest of the body."""
+        try:
+            return await self._opened.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BrokenError(_kind(error)) from error
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes."""
+        try:
+            async for piece in self._opened.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BrokenError(_kind(error)) from error
+
+    @property
+    def _opened(self) -> aiohttp.ClientResponse:
+        if self._response is None:
+            raise BrokenError("not opened")
+        return self._response
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._response is None:
+            return
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+def _kind(error: BaseException) -> str:
+    """Name an error without its text, which may quote what a worker sent."""
+    return type(error).__name__
