@@ -70,10 +70,8 @@ def test_http_client_async_infer_compression_and_metadata(router, headers, worke
         assert client.is_server_ready()
         assert client.is_model_ready("echo", headers=headers)
         through = client.get_model_metadata("echo", headers=headers)
-        config = client.get_model_config("echo", headers=headers)
     with http_client.InferenceServerClient(f"{worker}:8000") as client:
         assert through == client.get_model_metadata("echo")
-    assert config["max_batch_size"] == 8
 
 
 async def test_http_aio_client(router, headers):
@@ -103,7 +101,6 @@ def test_grpc_client_unary_async_and_metadata(router, headers, worker):
         assert client.is_server_ready()
         assert client.is_model_ready("echo", headers=headers)
         through = client.get_model_metadata("echo", headers=headers)
-        assert client.get_model_config("echo", headers=headers).config.name == "echo"
     with grpc_client.InferenceServerClient(f"{worker}:8001") as client:
         direct = client.infer("echo", inputs(grpc_client))
         assert unary.get_response() == direct.get_response()

@@ -15,15 +15,14 @@ POOL = "inferencepools.tidegate.dev/echo"
 @pytest.fixture
 def second(release, namespace):
     """A namespaced release: Roles only, CRDs left to the first one, which sleeps meanwhile."""
-    first = release.get("deployments", "-l", "tidegate.dev/component=operator")["items"][0]
+    first = release.get("deployments", "-l", "app.kubernetes.io/name=tidegate-operator")["items"][0]
     deployment = f"deployment/{first['metadata']['name']}"
     release.kubectl("scale", deployment, "--replicas=0")
     name = f"two-{namespace.namespace[-4:]}"
     install = [
         "upgrade", "--install", name, ".", "-n", namespace.namespace, "--wait", "--timeout=180s",
         *helm_values(), "--set", "crds.enabled=false",
-        "--set-json", f'operator.watchNamespaces=["{namespace.namespace}"]',
-        "--set-json", f'router.namespaces=["{namespace.namespace}"]',
+        "--set-json", f'global.watchNamespaces=["{namespace.namespace}"]',
         "--set", "operator.replicas=1", "--set", "router.replicas=1",
     ]  # fmt: skip
     namespace.helm(*install)
@@ -48,7 +47,7 @@ def test_upgrade_restarts_no_worker_and_uninstall_leaves_pools_and_crds(second, 
     namespace.kubectl("apply", "-f", "e2e/manifests/echo.yaml")
     namespace.kubectl("wait", "--for=condition=Ready", POOL, "--timeout=120s")
     before = uids(namespace)
-    namespace.helm(*install, "--set", "operator.logLevel=debug")
+    namespace.helm(*install, "--set", "global.logLevel=debug")
     namespace.kubectl("wait", "--for=condition=Ready", POOL, "--timeout=60s")
     assert uids(namespace) == before
     assert namespace.helm("uninstall", name, "-n", namespace.namespace, "--wait").returncode == 0

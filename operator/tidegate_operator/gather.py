@@ -49,6 +49,7 @@ class Routers:
 
     present: dict[str, str] = field(default_factory=dict)  # pod name -> address
     left: dict[str, tuple[str, float]] = field(default_factory=dict)  # -> address, epoch seconds
+    seen: dict[str, float] = field(default_factory=dict)  # -> first seen at, epoch seconds
 
     def update(self, found: Mapping[str, str], now_s: float) -> None:
         """Take in the ready endpoints as they are now."""
@@ -60,6 +61,7 @@ class Routers:
             for name, entry in self.left.items()
             if name not in found and now_s - entry[1] < _LEFT_S
         }
+        self.seen = {name: self.seen.get(name, now_s) for name in self.addresses}
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -159,6 +161,7 @@ class Gatherer:
             address=address,
             ready=left is None,
             left_s_ago=None if left is None else now_s - left[1],
+            seen_s=self._routers.seen.get(name, now_s),
             scraped_s=reading.scraped_s,
             state=reading.state,
             error=reading.error,

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 async def run(queue: WorkQueue[PoolKey], namespaces: tuple[str, ...]) -> None:
-    """Run kopf's operator in this loop; it returns or raises only when it is broken."""
+    """Run kopf's operator in this loop; it returns when a signal told it to, raises when broken."""
     registry = kopf.get_default_registry()
 
     @kopf.on.event(GROUP, VERSION, PLURALS[Kind.INFERENCE_POOL], registry=registry)
@@ -37,4 +37,3 @@ async def run(queue: WorkQueue[PoolKey], namespaces: tuple[str, ...]) -> None:
         namespaces=namespaces,
         stop_flag=asyncio.Event(),
     )
-    raise RuntimeError("kopf ended by itself: this process restarts")

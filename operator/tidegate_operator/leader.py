@@ -107,9 +107,15 @@ async def _lead(settings: Settings, api: kube.KubeClient, lease: Lease, health: 
         await caches.synced()
         group.create_task(gatherer.workers.run())
         group.create_task(gatherer.routers.run())
-        group.create_task(handlers.run(reconciler.queue, settings.watch_namespaces))
+        group.create_task(_watch(reconciler, settings))
         group.create_task(reconciler.queue.run(reconciler.reconcile, _CONCURRENCY))
         group.create_task(_score_loop(settings, api, lease, reconciler, gatherer, health))
+
+
+async def _watch(reconciler: Reconciler, settings: Settings) -> None:
+    """Run kopf, which takes SIGTERM for itself once it runs: its end is the end."""
+    await handlers.run(reconciler.queue, settings.watch_namespaces)
+    raise _Stop
 
 
 def _scrapers(

@@ -47,7 +47,7 @@ class Served:
     desired: DesiredModel
     version: int = 1
     loaded: bool = False
-    reason: str = Reason.MODEL_NOT_READY.value
+    reason: str = ""  # empty while nothing is wrong: on its way, or ready
     message: str = "not loaded yet"
     config: JsonObject = field(default_factory=dict)
     traits: Traits = field(default_factory=Traits)
@@ -219,7 +219,7 @@ class Agent:
         others = [s.desired.model for s in self._models.values() if s.loaded]
         devices = await asyncio.to_thread(self._devices_source.read)
         pressure.check_fit(model, others, devices, self._settings.thresholds)
-        if served.reason == Reason.MODEL_NOT_READY.value:
+        if not served.reason:
             served.message = f"fetching {model.source.uri.partition('?')[0]}"
         served.version = await asyncio.to_thread(self._repository.prepare, served.desired)
 
@@ -233,7 +233,7 @@ class Agent:
             ) from error
         served.traits = modelconfig.traits(served.config)
         served.loaded, served.proof = True, probe.Proof()
-        served.reason, served.message = Reason.MODEL_NOT_READY.value, "loaded, not proven yet"
+        served.reason, served.message = "", "loaded, not proven yet"
         _log.info("loaded", extra={"object": served.name})
 
     async def _prove(self, served: Served) -> None:
@@ -245,7 +245,7 @@ class Agent:
             served.proof = replace(served.proof, ready=True, strength="Weak", proven_s=now_s)
             return
         served.proof = probe.note_counter(served.proof, counters.successes, now_s)
-        if not probe.due(served.proof, now_s):
+        if self._draining_s is not None or not probe.due(served.proof, now_s):
             return
         listed = served.config.get("input")
         tensors = probe.readiness_inputs(
@@ -264,6 +264,9 @@ class Agent:
             pending=self._counters(served.name).pending,
             message=message,
         )
+        if not served.proof.ready:
+            served.reason = Reason.MODEL_NOT_READY.value
+            served.message = f"model {served.name}: a real inference failed: {message or outcome}"
 
     async def _measure(self) -> None:
         """Read Triton's metrics and the devices once a second."""
@@ -286,8 +289,7 @@ class Agent:
         newest = measure.Reading(time.monotonic(), found)
         before = self._readings[-1].models if self._readings else {}
         self._readings = measure.remember(self._readings, newest)
-        moved = any(before.get(name) != counters for name, counters in found.items())
-        if moved or any(counters.pending for counters in found.values()):
+        if any(measure.busy(before.get(name), counters) for name, counters in found.items()):
             self._busy_s = newest.at_s
 
     def in_flight(self) -> int:
@@ -318,7 +320,7 @@ class Agent:
             version=str(served.version),
             ready=ready,
             reason="" if ready else served.reason,
-            message="" if ready else served.proof.message or served.message,
+            message="" if ready else served.message,
             probe=served.proof.strength,
             traits=served.traits,
             queue=counters.pending,

@@ -89,8 +89,9 @@ def agent_report(patient: Patient) -> Finding | None:
         return None
     for model in state.models:
         if not model.ready and model.reason:
-            text = f"model {model.name}: {model.message or model.reason}"
-            return _reason(model.reason), text
+            words = model.message or model.reason
+            named = words.startswith(f"model {model.name}:")
+            return _reason(model.reason), words if named else f"model {model.name}: {words}"
     if state.reason:
         return _reason(state.reason), state.message or state.reason
     if state.phase is Phase.FAILED:

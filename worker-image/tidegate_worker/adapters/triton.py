@@ -47,8 +47,6 @@ def command(settings: Settings, repository: Path, backends: Path, key: str) -> l
         f"--http-restricted-api={guarded}",
         f"--grpc-restricted-protocol={guarded}",
         "--exit-timeout-secs=30",
-        "--log-verbose=0",
-        "--disable-auto-complete-config=false",
     ]
 
 

@@ -25,11 +25,11 @@ def _line(path: bytes, digest: str) -> bytes:
     return mark + digest.encode() + b"  " + escaped + b"\n"
 
 
-def verify(model: str, uri: str, expected: str | None, found: str) -> None:
+def verify(uri: str, expected: str | None, found: str) -> None:
     """Raise ModelError unless the digest is as the user wrote it, or nothing was written."""
     if expected and expected != found:
         raise ModelError(
             Reason.MODEL_DIGEST_MISMATCH,
-            f"model {model}: {uri} has sha256 {found}, but source.sha256 is {expected}: the file "
+            f"{uri} has sha256 {found}, but source.sha256 is {expected}: the file "
             "changed or was damaged; check it, then write the new digest",
         )

@@ -1,12 +1,21 @@
-"""Triton's metrics text -> numbers per model, and rates between two readings. Pure."""
+"""Triton's metrics -> numbers per model, and rates between two readings. Pure."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client.parser import text_string_to_metric_families
-
 _RATIO_WINDOW_S = 30.0
+_NOT_THE_MODELS_FAULT = frozenset({"CANCELED", "REJECTED"})  # a client left; a full queue
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of Triton's exposition."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +49,20 @@ class Rates:
     in_flight: int = 0
 
 
-def parse(text: str) -> dict[str, Counters]:
-    """Return the counters of each model in Triton's exposition."""
+def read(samples: Iterable[Sample]) -> dict[str, Counters]:
+    """Return the counters of each model from Triton's samples; versions are summed."""
     values: dict[str, dict[str, float]] = {}
     quantiles: dict[str, dict[float, float]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            model = sample.labels.get("model")
-            if model is None:
-                continue
-            if sample.name == "nv_inference_request_summary_us" and "quantile" in sample.labels:
-                if sample.value == sample.value:  # NaN: no request yet
-                    found = quantiles.setdefault(model, {})
-                    found[float(sample.labels["quantile"])] = sample.value / 1000
-                continue
+    for sample in samples:
+        model = sample.labels.get("model")
+        if model is None or math.isnan(sample.value):  # NaN: a quantile before any request
+            continue
+        totals = values.setdefault(model, {})
+        if sample.name == "nv_inference_request_summary_us" and "quantile" in sample.labels:
+            quantile = float(sample.labels["quantile"])
+            quantiles.setdefault(model, {})[quantile] = sample.value / 1000
+        elif sample.labels.get("reason") not in _NOT_THE_MODELS_FAULT:
             name = sample.name.removesuffix("_total")
-            totals = values.setdefault(model, {})
             totals[name] = totals.get(name, 0.0) + sample.value
     return {model: _counters(found, quantiles.get(model, {})) for model, found in values.items()}
 
@@ -109,6 +116,13 @@ def rates(readings: deque[Reading], model: str) -> Rates:
         success_ratio=_success_ratio(first.models.get(model, Counters()), newest),
         in_flight=max(newest.pending, round(busy)),
     )
+
+
+def busy(before: Counters | None, now: Counters) -> bool:
+    """Whether requests wait or ended since the reading before."""
+    known = before or Counters()
+    ended = (now.successes, now.failures) != (known.successes, known.failures)
+    return ended or now.pending > 0
 
 
 def _success_ratio(first: Counters, newest: Counters) -> float | None:

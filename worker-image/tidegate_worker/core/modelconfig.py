@@ -27,7 +27,7 @@ def render(model: Model, version: int, kind: DeviceKind, base: str = "") -> str:
     try:
         text_format.Parse(base, config)
     except text_format.ParseError as error:
-        raise _invalid(model, f"its config.pbtxt does not parse: {error}") from error
+        raise _invalid(f"its config.pbtxt does not parse: {error}") from error
     _typed_fields(config, model, kind)
     _other_fields(config, model)
     config.name = model.name
@@ -124,8 +124,8 @@ def _other_fields(config: proto.ModelConfig, model: Model) -> None:
     try:
         json_format.ParseDict(wanted, config)
     except json_format.ParseError as error:
-        raise _invalid(model, f"config is not Triton's ModelConfig: {error}") from error
+        raise _invalid(f"config is not Triton's ModelConfig: {error}") from error
 
 
-def _invalid(model: Model, words: str) -> ModelError:
-    return ModelError(Reason.MODEL_CONFIG_INVALID, f"model {model.name}: {words}")
+def _invalid(words: str) -> ModelError:
+    return ModelError(Reason.MODEL_CONFIG_INVALID, words)

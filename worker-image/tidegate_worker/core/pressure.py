@@ -73,7 +73,7 @@ def check_fit(
     if needed > room:
         raise ModelError(
             Reason.INSUFFICIENT_DEVICE_MEMORY,
-            f"model {model.name}: models[].memory sums to {needed / 2**30:.1f} GiB, but the "
+            f"models[].memory sums to {needed / 2**30:.1f} GiB, but the "
             f"devices have room for {max(0, room) / 2**30:.1f} GiB beside the overhead: use a "
             "larger class, fewer models, or correct memory",
         )

@@ -5,6 +5,7 @@ counter that moved in the last 10 s is the proof. A timeout while work is pendin
 worker unready: it would cascade under overload.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,6 +14,7 @@ from tidegate_api.template import Warmup
 
 PROOF_S = 10.0
 _RETRY_S = 1.0
+_RETRY_TIMEOUT_S = 10.0  # what timed out may still wait in Triton: never pile up more
 
 
 class Outcome(StrEnum):
@@ -31,7 +33,7 @@ class Proof:
     ready: bool = False
     strength: str = "None"  # Strong, Weak or None: state.ModelState.probe
     proven_s: float | None = None
-    tried_s: float | None = None
+    next_try_s: float = -math.inf
     successes: int = 0
     message: str = ""
 
@@ -47,9 +49,8 @@ def note_counter(proof: Proof, successes: int, now_s: float) -> Proof:
 
 def due(proof: Proof, now_s: float) -> bool:
     """Whether an inference must run now."""
-    if proof.tried_s is not None and now_s - proof.tried_s < _RETRY_S:
-        return False
-    return proof.proven_s is None or now_s - proof.proven_s >= PROOF_S
+    stale = proof.proven_s is None or now_s - proof.proven_s >= PROOF_S
+    return (stale or not proof.ready) and now_s >= proof.next_try_s
 
 
 def conclude(
@@ -58,15 +59,20 @@ def conclude(
     """Return what is known after an inference.
 
     A refusal proves that the model answers, weakly: strength Weak until real traffic succeeds.
+    `pending` is what waits in Triton at the time of a timeout, the inference itself included:
+    where anything waits, the instances are busy with other work.
     """
-    tried = replace(proof, tried_s=now_s, message=message)
-    if outcome is Outcome.SUCCESS:
-        return replace(tried, ready=True, strength="Strong", proven_s=now_s, message="")
-    if outcome is Outcome.REFUSED:
-        return replace(tried, ready=True, strength="Weak", proven_s=now_s)
-    if outcome is Outcome.TIMEOUT and pending > 0 and proof.ready:
-        return tried
-    return replace(tried, ready=False)
+    tried = replace(proof, next_try_s=now_s + _RETRY_S, message=message)
+    match outcome:
+        case Outcome.SUCCESS:
+            return replace(tried, ready=True, strength="Strong", proven_s=now_s, message="")
+        case Outcome.REFUSED:
+            return replace(tried, ready=True, strength="Weak", proven_s=now_s)
+        case Outcome.FAILURE:
+            return replace(tried, ready=False)
+        case Outcome.TIMEOUT:
+            kept = proof.ready and pending > 0
+            return replace(tried, ready=kept, next_try_s=now_s + _RETRY_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +108,13 @@ def readiness_inputs(
 
 
 def _dims(item: Mapping[str, object]) -> list[int]:
-    reshape = item.get("dims")
-    listed = reshape if isinstance(reshape, list) else []
-    return [max(1, int(dim)) if int(dim) != 0 else 0 for dim in listed]
+    """Triton's JSON writes int64 as numbers or as strings."""
+    listed = item.get("dims")
+    return [_known(int(dim)) for dim in listed] if isinstance(listed, list) else []
+
+
+def _known(dim: int) -> int:
+    return 1 if dim < 0 else dim
 
 
 def _protocol_type(triton: str) -> str:

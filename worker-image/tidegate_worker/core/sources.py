@@ -29,19 +29,19 @@ _BY_SUFFIX = {".onnx": "model.onnx", ".plan": "model.plan", ".pt": "model.pt", "
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Which source paths go where in the model's folder, and the version that is served.
+    """Which entries of a source go where in the model's folder, and the version that is served.
 
-    `files` are (path relative to the source, path relative to the model's folder); for a file
-    source the first is "".
+    `entries` are (path relative to the source, path relative to the model's folder), files or
+    whole folders; "" is the source itself.
     """
 
     version: int
-    files: tuple[tuple[str, str], ...]
+    entries: tuple[tuple[str, str], ...]
 
 
-def scheme(uri: str) -> str:
-    """Return a source's scheme."""
-    return urlsplit(uri).scheme
+def is_remote(uri: str) -> bool:
+    """Whether the agent fetches this source; others lie in the container."""
+    return urlsplit(uri).scheme in REMOTE_SCHEMES
 
 
 def place_file(model: Model, name: str) -> Placement:
@@ -50,46 +50,53 @@ def place_file(model: Model, name: str) -> Placement:
     if default is None:
         raise ModelError(
             Reason.MODEL_CONFIG_INVALID,
-            f"model {model.name}: source.uri names the file {name}, and neither backend nor its "
-            "suffix tells Triton's file name: set backend, or name a folder",
+            f"source.uri names the file {name}, and neither backend nor its suffix tells "
+            "Triton's file name: set backend, or name a folder",
         )
     version = model.source.version or 1
     return Placement(version, (("", f"{version}/{default}"),))
 
 
-def place_folder(model: Model, paths: Iterable[str]) -> Placement:
-    """Return layout (b) or (c) for the relative paths of a folder's files."""
-    files = sorted(paths)
-    if not files:
-        raise ModelError(
-            Reason.MODEL_FETCH_FAILED, f"model {model.name}: {model.source.uri} holds no files"
-        )
-    versions = sorted({int(top) for top in map(_top, files) if top.isdigit()})
-    if not versions and CONFIG_FILE not in files:
+def place_folder(model: Model, names: Iterable[str]) -> Placement:
+    """Return layout (b) or (c) for the names of a folder's entries (not of deeper ones)."""
+    entries = sorted(names)
+    if not entries:
+        raise ModelError(Reason.MODEL_FETCH_FAILED, f"{model.source.uri} holds no files")
+    versions = sorted(int(name) for name in entries if is_version(name))
+    if not versions and CONFIG_FILE not in entries:
         version = model.source.version or 1
-        return Placement(version, tuple((path, f"{version}/{path}") for path in files))
-    return _triton_folder(model, files, versions)
+        return Placement(version, (("", str(version)),))
+    return _triton_folder(model, entries, versions)
 
 
-def _triton_folder(model: Model, files: list[str], versions: list[int]) -> Placement:
+def is_version(name: str) -> bool:
+    """Whether Triton takes a folder of this name as a version: digits, no leading zero."""
+    return name.isascii() and name.isdigit() and not name.startswith("0")
+
+
+def _triton_folder(model: Model, entries: list[str], versions: list[int]) -> Placement:
     wanted = model.source.version
+    listed = ", ".join(map(str, versions))
     if wanted is None and len(versions) > 1:
         raise ModelError(
             Reason.MODEL_CONFIG_INVALID,
-            f"model {model.name}: {model.source.uri} holds versions "
-            f"{', '.join(map(str, versions))}: set source.version to one of them",
+            f"{model.source.uri} holds versions {listed}: set source.version to one of them",
         )
     version = wanted or (versions[0] if versions else 1)
     if versions and version not in versions:
         raise ModelError(
             Reason.MODEL_CONFIG_INVALID,
-            f"model {model.name}: source.version is {version}, but {model.source.uri} holds "
-            f"{', '.join(map(str, versions))}",
+            f"source.version is {version}, but {model.source.uri} holds {listed}",
         )
-    kept = [path for path in files if _top(path) == str(version) or not _top(path).isdigit()]
-    return Placement(version, tuple((path, path) for path in kept if path != CONFIG_FILE))
+    kept = [name for name in entries if name == str(version) or not is_version(name)]
+    return Placement(version, tuple((name, name) for name in kept if name != CONFIG_FILE))
 
 
-def _top(path: str) -> str:
-    head, _, rest = path.partition("/")
-    return head if rest else ""
+def safe_relative(path: str) -> str:
+    """Return a fetched object's path below its source; one that would leave it is refused."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts:
+        raise ModelError(
+            Reason.MODEL_FETCH_FAILED, f'the source holds an object named "{path}": refused'
+        )
+    return str(PurePosixPath(*parts))
