@@ -98,7 +98,12 @@ def test_killed_workers_and_operators_come_back_and_no_answer_is_wrong(echo, rou
     pods = echo.get("pods", "-l", "tidegate.dev/pool=echo")["items"]
     echo.kubectl("delete", "pod", pods[0]["metadata"]["name"], "--grace-period=0", "--force")
     release.kubectl(
-        "delete", "pod", "-l", "app.kubernetes.io/name=tidegate-operator", "--grace-period=0", "--force"
+        "delete",
+        "pod",
+        "-l",
+        "app.kubernetes.io/name=tidegate-operator",
+        "--grace-period=0",
+        "--force",
     )
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

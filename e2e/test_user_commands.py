@@ -99,12 +99,19 @@ def test_server_dry_run_accepts_the_gpu_examples(release):
 def test_pool_and_namespace_delete_with_the_operator_down(release, namespace):
     namespace.kubectl("apply", "-f", ECHO)
     until(lambda: deployments(namespace), what="a deployment")
-    operator = release.get("deployments", "-l", "app.kubernetes.io/name=tidegate-operator")["items"][0]
+    operator = release.get("deployments", "-l", "app.kubernetes.io/name=tidegate-operator")[
+        "items"
+    ][0]
     name = operator["metadata"]["name"]
     release.kubectl("scale", f"deployment/{name}", "--replicas=0")
     try:
         release.kubectl(
-            "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=tidegate-operator", "--timeout=60s"
+            "wait",
+            "--for=delete",
+            "pod",
+            "-l",
+            "app.kubernetes.io/name=tidegate-operator",
+            "--timeout=60s",
         )
         namespace.kubectl("delete", POOL, "--timeout=30s")
         until(lambda: not deployments(namespace), what="children are collected")

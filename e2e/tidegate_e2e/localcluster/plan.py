@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INSTANCES = ("demo", "test")
-_LINKS = ipaddress.ip_network("198.18.255.0/24")  # one /30 an instance: host and node
-_PODS = ipaddress.ip_network("198.18.64.0/18")  # one /20 an instance
-_SERVICES = ipaddress.ip_network("198.19.0.0/16")  # one /24 an instance
+_LINKS = ipaddress.IPv4Network("198.18.255.0/24")  # one /30 an instance: host and node
+_PODS = ipaddress.IPv4Network("198.18.64.0/18")  # one /20 an instance
+_SERVICES = ipaddress.IPv4Network("198.19.0.0/16")  # one /24 an instance
 
 
 class UnknownInstanceError(ValueError):
