@@ -1,6 +1,7 @@
 """What every CRD must be, whatever its fields are."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -174,9 +175,16 @@ def undeclared(model, document, path):
             yield f"{path}.{key}"
             continue
         for inner in models_in(by_alias[key].annotation):
-            entries = value if isinstance(value, list) else [value]
-            for index, entry in enumerate(entries):
+            for index, entry in entries_of(by_alias[key].annotation, value):
                 yield from undeclared(inner, entry, f"{path}.{key}[{index}]")
+
+
+def entries_of(annotation, value):
+    """A list's entries, a map's values (`dict[str, Model]`), or the one object itself."""
+    if isinstance(value, list):
+        return list(enumerate(value))
+    is_map = any(str(part).startswith("dict[") for part in (annotation, *get_args(annotation)))
+    return list(value.items()) if is_map else [(0, value)]
 
 
 def models_in(annotation):
