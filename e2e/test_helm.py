@@ -22,7 +22,9 @@ def second(release, namespace):
     install = [
         "upgrade", "--install", name, ".", "-n", namespace.namespace, "--wait", "--timeout=180s",
         *helm_values(), "--set", "crds.enabled=false",
-        "--set-json", f'global.watchNamespaces=["{namespace.namespace}"]',
+        "--set-json", f'operator.watchNamespaces=["{namespace.namespace}"]',
+        "--set-json",
+        f'router.namespaces=["{namespace.namespace}"]',
         "--set", "operator.replicas=1", "--set", "router.replicas=1",
     ]  # fmt: skip
     namespace.helm(*install)
@@ -47,7 +49,7 @@ def test_upgrade_restarts_no_worker_and_uninstall_leaves_pools_and_crds(second, 
     namespace.kubectl("apply", "-f", "e2e/manifests/echo.yaml")
     namespace.kubectl("wait", "--for=condition=Ready", POOL, "--timeout=120s")
     before = uids(namespace)
-    namespace.helm(*install, "--set", "global.logLevel=debug")
+    namespace.helm(*install, "--set", "operator.logLevel=debug")
     namespace.kubectl("wait", "--for=condition=Ready", POOL, "--timeout=60s")
     assert uids(namespace) == before
     assert namespace.helm("uninstall", name, "-n", namespace.namespace, "--wait").returncode == 0

@@ -4,7 +4,6 @@ from tidegate_e2e import images
 
 _IMAGES = (
     ("operator.image", "operator"),
-    ("operator.worker.image", "worker"),
     ("router.image", "router"),
 )
 
@@ -16,4 +15,5 @@ def helm_values() -> list[str]:
     for key, name in _IMAGES:
         repository, _, tag = references[name].rpartition(":")
         arguments += ["--set", f"{key}.repository={repository}", "--set-string", f"{key}.tag={tag}"]
+    arguments += ["--set-string", f"operator.workerImage={references['worker']}"]
     return arguments
