@@ -213,7 +213,7 @@ class Agent:
             installed = ", ".join(self._server.backends) or "none"
             raise ModelError(
                 Reason.BACKEND_NOT_IN_IMAGE,
-                f"model {model.name}: backend {model.backend} is not in the worker image, which "
+                f"backend {model.backend} is not in the worker image, which "
                 f"has {installed}: use an image that has it",
             )
         others = [s.desired.model for s in self._models.values() if s.loaded]
@@ -229,7 +229,7 @@ class Agent:
             served.config = await self._triton.config(served.name)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ModelError(
-                Reason.MODEL_LOAD_FAILED, f"model {served.name}: its config was not told: {error!r}"
+                Reason.MODEL_LOAD_FAILED, f"its config was not told: {error!r}"
             ) from error
         served.traits = modelconfig.traits(served.config)
         served.loaded, served.proof = True, probe.Proof()
@@ -266,7 +266,7 @@ class Agent:
         )
         if not served.proof.ready:
             served.reason = Reason.MODEL_NOT_READY.value
-            served.message = f"model {served.name}: a real inference failed: {message or outcome}"
+            served.message = f"a real inference failed: {message or outcome}"
 
     async def _measure(self) -> None:
         """Read Triton's metrics and the devices once a second."""
@@ -282,7 +282,7 @@ class Agent:
 
     async def _read_metrics(self) -> None:
         try:
-            found = measure.parse(await self._triton.metrics())
+            found = await self._triton.counters()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             _log.warning("Triton's metrics: %r", error)
             return

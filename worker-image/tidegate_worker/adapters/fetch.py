@@ -18,7 +18,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tidegate_api.names import Reason
 from tidegate_worker.core.errors import ModelError
-from tidegate_worker.core.sources import scheme
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 4 * 2**20
@@ -40,7 +39,7 @@ def fetch(model: str, uri: str, target: Path, credentials: Path | None) -> Path:
     except _ERRORS as error:
         raise ModelError(
             Reason.MODEL_FETCH_FAILED,
-            f"model {model}: fetching {_shown(uri)} failed: {type(error).__name__}: {error}",
+            f"fetching {_shown(uri)} failed: {type(error).__name__}: {error}",
         ) from error
     unfinished.rename(target)
     return target
@@ -48,7 +47,7 @@ def fetch(model: str, uri: str, target: Path, credentials: Path | None) -> Path:
 
 def _download(model: str, uri: str, folder: Path, options: dict[str, object]) -> None:
     filesystem, path = fsspec.core.url_to_fs(uri, **options)
-    if scheme(uri) != "https" and filesystem.isdir(path):
+    if not uri.startswith("https:") and filesystem.isdir(path):
         names = [name for name in filesystem.find(path) if not name.endswith("/")]
         for name in names:
             _copy(model, filesystem, name, folder / name.removeprefix(path).lstrip("/"))
@@ -73,7 +72,7 @@ def _copy(model: str, filesystem: fsspec.AbstractFileSystem, source: str, target
 
 def _options(uri: str, credentials: Path | None) -> dict[str, object]:
     known = _read(credentials) if credentials else {}
-    if scheme(uri) == "s3":
+    if uri.startswith("s3:"):
         client = {"endpoint_url": known.get("endpoint_url"), "region_name": known.get("region")}
         return {
             "anon": "access_key_id" not in known,
@@ -83,7 +82,7 @@ def _options(uri: str, credentials: Path | None) -> dict[str, object]:
             "client_kwargs": {key: value for key, value in client.items() if value},
             "skip_instance_cache": True,
         }
-    if scheme(uri) == "gs":
+    if uri.startswith("gs:"):
         file = credentials / "credentials.json" if credentials else None
         return {"token": str(file) if file and file.exists() else "anon"}
     headers = {"Authorization": known["authorization"]} if "authorization" in known else {}

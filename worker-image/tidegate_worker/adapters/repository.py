@@ -14,11 +14,10 @@ from tidegate_worker.core.errors import ModelError
 from tidegate_worker.core.modelconfig import DeviceKind, render
 from tidegate_worker.core.sources import (
     CONFIG_FILE,
-    REMOTE_SCHEMES,
     Placement,
+    is_remote,
     place_file,
     place_folder,
-    scheme,
 )
 
 _log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ class Repository:
 
     def _source(self, desired: DesiredModel) -> Path:
         model = desired.model
-        if scheme(model.source.uri) in REMOTE_SCHEMES:
+        if is_remote(model.source.uri):
             target = self.state_directory / "downloads" / model.name
             credentials = Path(desired.credentials_path) if desired.credentials_path else None
             return _only_file(fetch(model.name, model.source.uri, target, credentials))
@@ -57,7 +56,7 @@ class Repository:
         if not desired.path or not path.exists():
             raise ModelError(
                 Reason.MODEL_FETCH_FAILED,
-                f"model {model.name}: {model.source.uri} is not there (looked at {path}): check "
+                f"{model.source.uri} is not there (looked at {path}): check "
                 "the path inside the claim, ConfigMap or image",
             )
         return path
@@ -70,16 +69,19 @@ class Repository:
             found = file_digest(source)
         else:
             found = folder_digest({name: file_digest(source / name) for name in _files(source)})
-        verify(desired.model.name, desired.model.source.uri, expected, found)
+        verify(desired.model.source.uri, expected, found)
 
-    def _lay_out(self, name: str, source: Path, placement: Placement, config: str) -> None:
-        target, unfinished = self.folder / name, self.state_directory / f".{name}.unfinished"
+    def _lay_out(self, model: str, source: Path, placement: Placement, config: str) -> None:
+        target, unfinished = self.folder / model, self.state_directory / f".{model}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         (unfinished / str(placement.version)).mkdir(parents=True)
-        for origin, place in placement.files:
-            file = unfinished / place
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _link(source / origin if origin else source, file)
+        for origin, place in placement.entries:
+            entry = source / origin if origin else source
+            inner = _files(entry) if entry.is_dir() else [""]
+            for name in inner:
+                file = unfinished / place / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _link(entry / name, file)
         (unfinished / CONFIG_FILE).write_text(config)
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
@@ -97,7 +99,8 @@ def _link(source: Path, target: Path) -> None:
 def _place(desired: DesiredModel, source: Path) -> Placement:
     if source.is_file():
         return place_file(desired.model, source.name)
-    return place_folder(desired.model, _files(source))
+    names = [entry.name for entry in source.iterdir()]
+    return place_folder(desired.model, [name for name in names if not name.startswith("..")])
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -14,11 +14,13 @@ import grpc
 import numpy as np
 import tritonclient.grpc.aio as triton_grpc
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from tidegate_api.names import HEADER_RESTRICTED_KEY, Reason
 from tidegate_api.template import JsonObject
 from tidegate_worker.core.errors import ModelError
+from tidegate_worker.core.measure import Counters, Sample, read
 from tidegate_worker.core.probe import Outcome, Tensor
 from tidegate_worker.settings import Settings
 
@@ -107,12 +109,10 @@ class Triton:
             async with self._http().post(url, json={}, headers=headers, timeout=timeout) as answer:
                 text = await answer.text()
                 if answer.status != 200:
-                    raise ModelError(
-                        Reason.MODEL_LOAD_FAILED, f"model {model}: Triton refused it: {text[:1500]}"
-                    )
+                    raise ModelError(Reason.MODEL_LOAD_FAILED, f"Triton refused it: {text}")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ModelError(
-                Reason.MODEL_LOAD_FAILED, f"model {model}: Triton did not answer: {error!r}"
+                Reason.MODEL_LOAD_FAILED, f"Triton did not answer: {error!r}"
             ) from error
 
     async def config(self, model: str) -> JsonObject:
@@ -122,6 +122,15 @@ class Triton:
     async def statistics(self) -> JsonObject:
         """Return the statistics of all models."""
         return await self._json("v2/models/stats")
+
+    async def counters(self) -> dict[str, Counters]:
+        """Return each model's counters; ValueError where the exposition is damaged."""
+        families = text_string_to_metric_families(await self.metrics())
+        return read(
+            Sample(sample.name, sample.labels, sample.value)
+            for family in families
+            for sample in family.samples
+        )
 
     async def metrics(self) -> str:
         """Return Triton's own exposition."""
