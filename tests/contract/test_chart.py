@@ -1,13 +1,16 @@
 """The chart as Helm renders it: once per file in ci/, and by its defaults."""
 
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
+
 from tidegate_api import names
 from tidegate_e2e import helm
 from tidegate_operator import settings as operator_settings
+from tidegate_router import settings as router_settings
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = [None, *sorted((ROOT / "ci").glob("*-values.yaml"))]
@@ -126,9 +129,8 @@ def test_the_package_holds_the_chart_and_nothing_else(run_helm, tmp_path):
     result = run_helm("package", str(ROOT), "--destination", str(tmp_path))
     assert result.returncode == 0, result.stderr
     (package,) = tmp_path.glob("*.tgz")
-    listing = subprocess.run(
-        ["tar", "tzf", package], text=True, capture_output=True, check=True
-    ).stdout.split()
+    with tarfile.open(package) as archive:
+        listing = archive.getnames()
     top = {"/".join(path.split("/")[1:2]) for path in listing}
     assert top <= {
         ".helmignore", "Chart.yaml", "LICENSE", "README.md", "charts", "templates",
@@ -284,18 +286,39 @@ def test_pods_carry_the_labels_that_workers_network_policies_let_in(objects):
         assert label in labels
 
 
-def test_the_operator_reads_every_variable_that_the_chart_sets(defaults):
-    deployment = named(defaults, "Deployment", "tg-operator")
-    set_here = environment(deployment["spec"]["template"]["spec"]["containers"][0])
-    known = {
-        f"TIDEGATE_{flag.upper().replace('-', '_')}" for flag, _, _ in operator_settings._FLAGS
-    }
-    assert set(set_here) <= known
-    values = {name: value for name, value in set_here.items() if value is not None}
-    settings = operator_settings.read([], values)
+def test_each_program_reads_every_variable_that_the_chart_sets(defaults):
+    for component, module in (("operator", operator_settings), ("router", router_settings)):
+        pod = named(defaults, "Deployment", f"tg-{component}")["spec"]["template"]["spec"]
+        flags = {flag.upper().replace("-", "_") for flag, _, _ in module._FLAGS}
+        assert set(environment(pod["containers"][0])) <= {f"TIDEGATE_{flag}" for flag in flags}
+
+
+def test_the_operator_understands_the_charts_defaults(defaults):
+    settings = operator_settings.read([], plain_environment(defaults, "tg-operator"))
     assert settings.router_service == "system/tg-router"
+    assert settings.router_url == "http://tg-router.system.svc:8000"
     assert settings.worker_image == "docker.io/tidegate/worker:0.1.0-gpu"
+    assert settings.watch_namespaces == ()
     assert settings.network_policy is True
+
+
+def test_the_router_understands_the_charts_values(render):
+    rendered = render(*files(ROOT / "ci" / "full-values.yaml"))
+    settings = router_settings.read([], plain_environment(rendered, "tg-router"))
+    assert settings.operator_namespace == "elsewhere"
+    assert settings.bare_model_names is False
+    assert settings.drain_s == 30
+    assert settings.max_body_bytes == 1 << 30
+    assert settings.log_level == "warning"
+    pod = named(rendered, "Deployment", "tg-router")["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert str(settings.snapshot_file.parent) in mounts
+
+
+def plain_environment(objects, name):
+    pod = named(objects, "Deployment", name)["spec"]["template"]["spec"]
+    variables = environment(pod["containers"][0])
+    return {variable: value for variable, value in variables.items() if value is not None}
 
 
 def test_the_leases_are_those_that_the_operator_writes_and_routers_read(defaults):
