@@ -32,44 +32,45 @@ class Telemetry:
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
-        own = {"registry": self.registry}
         declare = {
             "requests": Counter(
                 "tidegate_router_requests", "Requests by pool, model, revision and status.",
-                [*_REQUEST, "code"], **own,
+                [*_REQUEST, "code"], registry=self.registry,
             ),
             "request_duration": Histogram(
                 "tidegate_router_request_duration_seconds", "Time that clients saw.",
-                _REQUEST, buckets=_LATENCY_S, **own,
+                _REQUEST, buckets=_LATENCY_S, registry=self.registry,
             ),
             "queue_wait": Histogram(
                 "tidegate_router_queue_wait_seconds", "Time from arrival to the first worker.",
-                ["namespace", "pool", "model"], buckets=_LATENCY_S, **own,
+                ["namespace", "pool", "model"], buckets=_LATENCY_S, registry=self.registry,
             ),
             "shed": Counter(
                 "tidegate_router_shed", "Requests that the router itself refused.",
-                ["reason"], **own,
+                ["reason"], registry=self.registry,
             ),
             "retries": Counter(
                 "tidegate_router_retries", "Attempts after the first.",
-                ["namespace", "pool", "model"], **own,
+                ["namespace", "pool", "model"], registry=self.registry,
             ),
             "abandoned": Counter(
                 "tidegate_router_abandoned", "Answers awaited for their slot and thrown away.",
-                **own,
+                registry=self.registry,
             ),
             "table_age": Gauge(
                 "tidegate_router_table_age_seconds", "Time since the score loop proved its life.",
-                **own,
+                registry=self.registry,
             ),
             "sequence_resets": Gauge(
-                "tidegate_router_sequence_reset", "Lower sequences that were accepted.", **own,
+                "tidegate_router_sequence_reset", "Lower sequences that were accepted.",
+                registry=self.registry,
             ),
             "workers": Gauge(
-                "tidegate_router_workers", "Workers by state.", ["state"], **own,
+                "tidegate_router_workers", "Workers by state.", ["state"], registry=self.registry,
             ),
             "synced": Gauge(
-                "tidegate_router_synced", "1 after a fresh list, 0 on a snapshot.", **own,
+                "tidegate_router_synced", "1 after a fresh list, 0 on a snapshot.",
+                registry=self.registry,
             ),
         }  # fmt: skip
         for name, metric in declare.items():

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 import aiohttp
 from yarl import URL
@@ -99,7 +100,7 @@ class OpenAnswer:
         self.status = 0
         self.headers: Pairs = []
 
-    async def __aenter__(self) -> "OpenAnswer":
+    async def __aenter__(self) -> Self:
         session, url, request = self._call
         try:
             response = await session.request(

@@ -1,0 +1,111 @@
+"""`python -m tidegate_router`: one process, one core; Kubernetes scales it by replicas."""
+
+import asyncio
+import logging
+import random
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+
+import uvloop
+from aiohttp import web
+
+from tidegate_router import admin, settings, telemetry
+from tidegate_router.adapters import kube
+from tidegate_router.adapters.routes import KubernetesRoutes, Routes, follow_file, keep_snapshot
+from tidegate_router.adapters.upstream import Upstream
+from tidegate_router.core.dispatch import Dispatcher
+from tidegate_router.grpc_lane import GrpcLane
+from tidegate_router.http_lane import HttpLane
+from tidegate_router.settings import Settings
+
+_log = logging.getLogger("tidegate_router")
+_KEEP_ALIVE_S = 75.0  # longer than tritonclient's pools keep a connection
+
+
+class _Stop(Exception):  # noqa: N818  # not an error: the way out of a task group
+    """SIGTERM or SIGINT arrived and the drain is over."""
+
+
+def main() -> int:
+    """Return the exit code: 0 after a drain."""
+    read = settings.read(sys.argv[1:])
+    telemetry.configure_logging(read.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(read))
+
+
+async def _run(read: Settings) -> int:
+    dispatcher = Dispatcher(
+        instance=f"{read.pod_uid or read.pod_name}/{time.time():.3f}",
+        uniform=random.random,
+        bare_names=read.bare_model_names,
+    )
+    routes, metrics = Routes(dispatcher), telemetry.Telemetry()
+    async with AsyncExitStack() as stack:
+        upstream = Upstream()
+        stack.push_async_callback(upstream.close)
+        lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes)
+        grpc = GrpcLane(dispatcher, routes, metrics, read)
+        await _listen(stack, lane.make_app(), read.host, read.http_port, read.drain_s)
+        await _listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)
+        if read.grpc_port >= 0:
+            await grpc.start()
+            stack.push_async_callback(grpc.stop)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_drain(read, lane, grpc))
+                group.create_task(_tick(routes))
+                await _follow(group, stack, read, routes)
+        except* _Stop:
+            _log.info("drained")
+    return 0
+
+
+async def _follow(
+    group: asyncio.TaskGroup, stack: AsyncExitStack, read: Settings, routes: Routes
+) -> None:
+    """Start what keeps the routes true."""
+    if read.routes_file is not None:
+        group.create_task(follow_file(routes, read.routes_file))
+        return
+    reader = await kube.connect(read.kubeconfig)
+    stack.push_async_callback(reader.close)
+    source = KubernetesRoutes(routes, reader, read.namespaces, read.operator_namespace)
+    group.create_task(source.run())
+    if read.snapshot_file is not None:
+        group.create_task(keep_snapshot(routes, read.snapshot_file))
+
+
+async def _listen(
+    stack: AsyncExitStack, app: web.Application, host: str, port: int, shutdown_s: float
+) -> None:
+    runner = web.AppRunner(
+        app, access_log=None, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=shutdown_s
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, host, port, backlog=1024).start()
+
+
+async def _drain(read: Settings, lane: HttpLane, grpc: GrpcLane) -> None:
+    """On SIGTERM: not ready at once, accept for `drain_s` more, then let work in flight end."""
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+    _log.info("draining for %.0f s", read.drain_s)
+    lane.draining = grpc.draining = True
+    await asyncio.sleep(read.drain_s)
+    raise _Stop
+
+
+async def _tick(routes: Routes) -> None:
+    while True:
+        routes.tick()
+        await asyncio.sleep(1.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""gRPC to workers: one channel per worker, bytes in and out, errors judged once."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+
+from tidegate_router.core.faults import Outcome, judge_grpc
+from tidegate_router.core.request import Attempt
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1500),  # also how long one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+_NOT_CONNECTED = ("failed to connect", "no route to host", "connection refused")
+_BROKEN = (
+    "socket closed", "connection reset", "broken pipe", "goaway", "stream removed",
+    "transport closed", "end of tcp stream", "connection aborted",
+)  # fmt: skip
+_MAX_CHANNELS = 2048
+
+
+@dataclass(slots=True)
+class Channels:
+    """Open channels by address, the least recently used closed beyond a bound."""
+
+    _open: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+
+    def unary(
+        self, attempt: Attempt, method: str, message: bytes, metadata: Metadata
+    ) -> grpc.aio.UnaryUnaryCall:
+        """Start a unary call; await it for the answer's bytes."""
+        start = self._channel(attempt).unary_unary(method)
+        return start(message, timeout=attempt.timeout_s, metadata=metadata)
+
+    def stream(
+        self,
+        attempt: Attempt,
+        method: str,
+        messages: AsyncIterator[bytes],
+        metadata: Metadata,
+    ) -> grpc.aio.StreamStreamCall:
+        """Start a stream; iterate it for answers. It has no time limit of its own."""
+        start = self._channel(attempt).stream_stream(method)
+        return start(messages, metadata=metadata)
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for channel in self._open.values():
+            await channel.close()
+        self._open.clear()
+
+    def _channel(self, attempt: Attempt) -> grpc.aio.Channel:
+        host = f"[{attempt.address}]" if ":" in attempt.address else attempt.address
+        address = f"{host}:{attempt.grpc_port}"
+        channel = self._open.pop(address, None)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._open[address] = channel
+        while len(self._open) > _MAX_CHANNELS:
+            del self._open[next(iter(self._open))]  # closed when its last call ends
+        return channel
+
+
+def judge(error: grpc.aio.AioRpcError) -> Outcome:
+    """Tell a status that the worker sent from a connection that was not there or broke."""
+    text = (error.details() or "").lower()
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        if any(words in text for words in _NOT_CONNECTED):
+            return Outcome.UNREACHABLE
+        if any(words in text for words in _BROKEN):
+            return Outcome.LOST
+    return judge_grpc(error.code().name, text)

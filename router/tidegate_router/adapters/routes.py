@@ -1,0 +1,263 @@
+"""Feeds the dispatcher with tables and endpoints: from Kubernetes, a snapshot or a routes file."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tidegate_api.names import (
+    ANNOTATION_SCORE_LAG_MS,
+    API_VERSION,
+    LABEL_POOL,
+    PLURALS,
+    ROUTES_LEASE,
+    Kind,
+)
+from tidegate_api.routetable import RouteTableSpec
+from tidegate_api.template import JsonObject
+from tidegate_router.adapters import snapshot
+from tidegate_router.adapters.kube import ExpiredError, KubeError, KubeReader
+from tidegate_router.core.dispatch import Dispatcher
+from tidegate_router.core.endpoints import Endpoint, Pool
+from tidegate_router.core.slices import pool_of, read_slice
+from tidegate_router.core.table import Key, TableBook
+from tidegate_router.lane import clock
+
+_log = logging.getLogger(__name__)
+_BACKOFF_S = (0.2, 5.0)
+_SNAPSHOT_AFTER_S = 5.0
+_SNAPSHOT_PERIOD_S = 2.0
+
+
+@dataclass(slots=True)
+class Routes:
+    """What this router knows of the cluster. `ready`: it may serve; `synced`: from a fresh list."""
+
+    dispatcher: Dispatcher
+    book: TableBook = field(default_factory=TableBook)
+    ready: bool = False
+    synced: bool = False
+    _objects: dict[str, dict[Key, RouteTableSpec]] = field(default_factory=dict)  # by scope
+    _slices: dict[Key, tuple[Pool, list[Endpoint]]] = field(default_factory=dict)
+    _unsaved: bool = False
+
+    def tables_listed(self, scope: str, items: list[JsonObject], scopes: int) -> None:
+        """Take a whole list of one scope; the first full set makes the router Ready."""
+        parsed = ((_key(item), _spec(item)) for item in items)
+        self._objects[scope] = {key: spec for key, spec in parsed if spec is not None}
+        if len(self._objects) < scopes:
+            return
+        everything = {key: spec for found in self._objects.values() for key, spec in found.items()}
+        self._applied(self.book.relist(everything, clock()), fresh=True)
+        self.ready = self.synced = True
+
+    def table_event(self, scope: str, kind: str, item: JsonObject) -> None:
+        """Take one watch event of a RouteTable."""
+        key, spec = _key(item), _spec(item)
+        if kind == "DELETED":
+            self._objects[scope].pop(key, None)
+            self._applied(self.book.withdraw(key), fresh=False)
+        elif spec is not None:
+            self._objects[scope][key] = spec
+            self._applied(self.book.offer(key, spec), fresh=True)
+
+    def slices_listed(self, scope: str, items: list[JsonObject]) -> None:
+        """Take a whole list of EndpointSlices of one scope."""
+        mine = {key: found for key, found in self._slices.items() if not scope or key[0] == scope}
+        before = {pool for pool, _ in mine.values()}
+        for key in mine:
+            del self._slices[key]
+        for item in items:
+            self._slices[_key(item)] = (pool_of(item), list(read_slice(item)))
+        for pool in before | {pool_of(item) for item in items}:
+            self._endpoints_moved(pool)
+
+    def slice_event(self, kind: str, item: JsonObject) -> None:
+        """Take one watch event of an EndpointSlice."""
+        key, pool = _key(item), pool_of(item)
+        if kind == "DELETED":
+            self._slices.pop(key, None)
+        else:
+            self._slices[key] = (pool, list(read_slice(item)))
+        self._endpoints_moved(pool)
+
+    def lease_event(self, item: JsonObject) -> None:
+        """Take the Lease that dates all tables."""
+        metadata, spec = item.get("metadata"), item.get("spec")
+        annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+        lag = annotations.get(ANNOTATION_SCORE_LAG_MS) if isinstance(annotations, dict) else None
+        renewed = spec.get("renewTime") if isinstance(spec, dict) else None
+        self.dispatcher.proof.lease_seen(str(renewed or ""), str(lag or ""), clock())
+
+    def restore(self, tables: list[RouteTableSpec]) -> None:
+        """Start from whole tables of a file."""
+        before = set(self.book.applied)
+        changed = before | self.book.restore(tables)
+        self._applied(changed, fresh=False)
+        self.ready = True
+
+    def tick(self) -> None:
+        """Once a second: accept what was refused long enough, drop what is gone."""
+        self._applied(self.book.tick(clock()), fresh=True)
+        self.dispatcher.tick()
+
+    def unsaved(self) -> list[RouteTableSpec] | None:
+        """Return the tables if they changed since the last call."""
+        changed, self._unsaved = self._unsaved, False
+        return list(self.book.applied.values()) if changed else None
+
+    def _applied(self, changed: set[str], *, fresh: bool) -> None:
+        if not changed:
+            return
+        if fresh:
+            self.dispatcher.proof.sequence_advanced(clock())
+        self.dispatcher.apply(self.book.applied, changed, clock())
+        self._unsaved = True
+
+    def _endpoints_moved(self, pool: Pool) -> None:
+        endpoints = [
+            endpoint
+            for owner, found in self._slices.values()
+            if owner == pool
+            for endpoint in found
+        ]
+        self.dispatcher.apply_endpoints(pool, endpoints, clock())
+
+
+@dataclass(slots=True)
+class KubernetesRoutes:
+    """Keeps Routes true by list and watch; lists again after every break."""
+
+    routes: Routes
+    reader: KubeReader
+    namespaces: tuple[str, ...]
+    operator_namespace: str
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        async with asyncio.TaskGroup() as group:
+            for scope in self.namespaces or ("",):
+                group.create_task(self._tables(scope))
+                group.create_task(self._slices(scope))
+            group.create_task(self._lease())
+
+    async def _tables(self, scope: str) -> None:
+        path = _path(f"/apis/{API_VERSION}", scope, PLURALS[Kind.ROUTE_TABLE])
+        scopes = len(self.namespaces) or 1
+
+        async def once() -> None:
+            items, version = await self.reader.list(path, {})
+            self.routes.tables_listed(scope, items, scopes)
+            async for kind, item in self.reader.watch(path, {}, version):
+                self.routes.table_event(scope, kind, item)
+
+        await self._for_ever(once, self._lost)
+
+    async def _slices(self, scope: str) -> None:
+        path = _path("/apis/discovery.k8s.io/v1", scope, "endpointslices")
+        query = {"labelSelector": LABEL_POOL}
+
+        async def once() -> None:
+            items, version = await self.reader.list(path, query)
+            self.routes.slices_listed(scope, items)
+            async for kind, item in self.reader.watch(path, query, version):
+                self.routes.slice_event(kind, item)
+
+        await self._for_ever(once)
+
+    async def _lease(self) -> None:
+        path = _path("/apis/coordination.k8s.io/v1", self.operator_namespace, "leases")
+        query = {"fieldSelector": f"metadata.name={ROUTES_LEASE}"}
+
+        async def once() -> None:
+            items, version = await self.reader.list(path, query)
+            for item in items:
+                self.routes.lease_event(item)
+            async for _, item in self.reader.watch(path, query, version):
+                self.routes.lease_event(item)
+
+        await self._for_ever(once)
+
+    async def _for_ever(
+        self, once: Callable[[], Awaitable[None]], lost: Callable[[], None] | None = None
+    ) -> None:
+        """Repeat list and watch; a list that fails for 5 s counts as lost."""
+        delay_s, failing_since_s = _BACKOFF_S[0], clock()
+        while True:
+            try:
+                await once()
+                delay_s, failing_since_s = _BACKOFF_S[0], clock()
+            except ExpiredError:
+                failing_since_s = clock()
+            except KubeError as error:
+                _log.warning("%s", error)
+                if lost is not None and clock() - failing_since_s >= _SNAPSHOT_AFTER_S:
+                    lost()
+                await asyncio.sleep(delay_s)
+                delay_s = min(_BACKOFF_S[1], delay_s * 2)
+
+    def _lost(self) -> None:
+        """The API server is away: go on with what is known, say that it may be old."""
+        self.routes.synced = False
+
+
+async def keep_snapshot(routes: Routes, path: Path) -> None:
+    """Start from the file when no list came within 5 s; keep it up to date from then on."""
+    await asyncio.sleep(_SNAPSHOT_AFTER_S)
+    if not routes.ready:
+        tables = await asyncio.to_thread(snapshot.read, path)
+        if tables is not None and not routes.ready:
+            _log.warning("the API server is away: serving %d tables of %s", len(tables), path)
+            routes.restore(tables)
+            routes.unsaved()
+    while True:
+        tables = routes.unsaved()
+        if tables is not None:
+            try:
+                await asyncio.to_thread(snapshot.write, path, tables)
+            except OSError as error:
+                _log.error("snapshot %s was not written: %s", path, error)
+        await asyncio.sleep(_SNAPSHOT_PERIOD_S)
+
+
+async def follow_file(routes: Routes, path: Path) -> None:
+    """Serve a routes file, and again whenever it changes; a damaged one changes nothing."""
+    seen: tuple[float, int] | None = None
+    while True:
+        try:
+            stat = await asyncio.to_thread(path.stat)
+        except OSError as error:
+            _log.error("routes file: %s", error)
+        else:
+            if (stat.st_mtime, stat.st_size) != seen:
+                seen = (stat.st_mtime, stat.st_size)
+                tables = await asyncio.to_thread(snapshot.read, path)
+                if tables is not None:
+                    routes.restore(tables)
+                    routes.dispatcher.proof.sequence_advanced(clock())
+        await asyncio.sleep(0.5)
+
+
+def _path(root: str, namespace: str, plural: str) -> str:
+    return f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"
+
+
+def _key(item: JsonObject) -> Key:
+    metadata = item.get("metadata")
+    found = metadata if isinstance(metadata, dict) else {}
+    return str(found.get("namespace", "")), str(found.get("name", ""))
+
+
+def _spec(item: JsonObject) -> RouteTableSpec | None:
+    """Return a table, None (and a log line) for one that this version cannot read."""
+    try:
+        return RouteTableSpec.model_validate(item.get("spec"))
+    except ValidationError as error:
+        _log.error(
+            "RouteTable %s is left aside, the last good one stays: %d problems",
+            "/".join(_key(item)), error.error_count(),
+        )  # fmt: skip
+        return None

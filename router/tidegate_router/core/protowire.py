@@ -1,0 +1,96 @@
+"""Protobuf's wire format, as far as routing needs it: which model a message names. Pure.
+
+Every request of inference.GRPCInferenceService that names a model has its name in field 1 and its
+version in field 2, both strings; fields come in any order and the last value wins.
+https://protobuf.dev/programming-guides/encoding/
+"""
+
+from dataclasses import dataclass
+
+SCAN_BYTES = 64 * 1024  # the names must begin within this much
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
+
+
+class WireError(ValueError):
+    """The bytes are no protobuf message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The model that a message is about; empty where the message does not say."""
+
+    model: str = ""
+    version: str = ""
+
+
+def scan(message: bytes) -> Named:
+    """Return fields 1 and 2 of a message; WireError for what is no protobuf."""
+    found = {1: b"", 2: b""}
+    at, end = 0, len(message)
+    while at < min(end, SCAN_BYTES):
+        tag, at = _varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        if number == 0:
+            raise WireError("field number 0")
+        if kind == _LENGTH:
+            size, at = _varint(message, at)
+            if at + size > end:
+                raise WireError("a field is longer than its message")
+            if number in found:
+                found[number] = message[at : at + size]
+            at += size
+        else:
+            at = _skip(message, at, kind)
+    if at > end:
+        raise WireError("the message ends inside a field")
+    return Named(_text(found[1]), _text(found[2]))
+
+
+def string_field(number: int, text: str) -> bytes:
+    """Return one length-delimited field."""
+    data = text.encode()
+    return encode_varint(number << 3 | _LENGTH) + encode_varint(len(data)) + data
+
+
+def bool_message(*, value: bool) -> bytes:
+    """Return a message whose field 1 is a bool; false is proto3's default and takes no bytes."""
+    return b"\x08\x01" if value else b""
+
+
+def encode_varint(value: int) -> bytes:
+    """Return a base-128 varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(_MAX_VARINT_BYTES):
+        if at >= len(message):
+            raise WireError("the message ends inside a number")
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << (7 * shift)
+        if byte < 0x80:
+            return value, at
+    raise WireError("a number is longer than 10 bytes")
+
+
+def _skip(message: bytes, at: int, kind: int) -> int:
+    if kind == _VARINT:
+        return _varint(message, at)[1]
+    if kind in {_FIXED64, _FIXED32}:
+        return at + (8 if kind == _FIXED64 else 4)
+    raise WireError(f"wire type {kind}")
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise WireError("a name is no UTF-8") from None

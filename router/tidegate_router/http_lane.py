@@ -1,0 +1,290 @@
+"""The public port over aiohttp: OIP v2, byte-exact, driven by the dispatcher."""
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from tidegate_api import names
+from tidegate_api.names import DroppedReason
+from tidegate_router.adapters.routes import Routes
+from tidegate_router.adapters.upstream import (
+    BrokenError,
+    UnreachableError,
+    Upstream,
+    WorkerAnswer,
+    WorkerRequest,
+)
+from tidegate_router.core import headers, path, report
+from tidegate_router.core.dispatch import Dispatcher
+from tidegate_router.core.faults import Outcome, judge_http
+from tidegate_router.core.path import Parsed, Target
+from tidegate_router.core.refusal import Refusal
+from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Step
+from tidegate_router.lane import acquire, clock
+from tidegate_router.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+_METADATA = {
+    "name": "tidegate-router",
+    "version": "0.1.0",
+    "extensions": ["classification", "binary_tensor_data", "statistics", "generate"],
+}
+
+
+@dataclass(slots=True)
+class HttpLane:
+    """All handlers of the public port. `draining` makes it not ready and closes connections."""
+
+    dispatcher: Dispatcher
+    routes: Routes
+    upstream: Upstream
+    telemetry: Telemetry
+    max_body_bytes: int
+    draining: bool = False
+    _abandoned: set[asyncio.Task[WorkerAnswer]] = field(default_factory=set)
+
+    def make_app(self) -> web.Application:
+        """Return the application: one handler, because the path's rules are the core's."""
+        app = web.Application(client_max_size=self.max_body_bytes)
+        app.router.add_route("*", "/{anything:.*}", self.handle)
+        return app
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request; whatever happens is an answer with a reason."""
+        identity = request.headers.get(names.HEADER_REQUEST_ID) or uuid.uuid4().hex
+        answer = await self._answer(request)
+        if not answer.prepared:
+            answer.headers[names.HEADER_REQUEST_ID] = identity
+            if self.draining:
+                answer.force_close()
+        return answer
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        parsed = path.parse(request.raw_path.partition("?")[0])
+        refused = parsed if isinstance(parsed, Refusal) else _check(request, parsed)
+        if refused is not None:
+            return self._refuse(refused)
+        assert isinstance(parsed, Parsed)  # noqa: S101  # the other case has just returned
+        if (simple := self._simple(parsed, request)) is not None:
+            return simple
+        return await self._forward(parsed, request)
+
+    def _simple(self, parsed: Parsed, request: web.Request) -> web.Response | None:
+        """Answer what needs no worker."""
+        match parsed.target:
+            case Target.HEALTHZ | Target.SERVER_LIVE:
+                return web.Response(text="")
+            case Target.READYZ | Target.SERVER_READY:
+                ready = self.routes.ready and not self.draining
+                return web.Response(status=200 if ready else 503)
+            case Target.SERVER:
+                return web.json_response(_METADATA)
+            case Target.MODEL_READY:
+                pool = parsed.pool or request.headers.get(names.HEADER_POOL, "")
+                known = report.model_ready(
+                    self.dispatcher, pool, parsed.model, parsed.version, clock()
+                )
+                if known is None:
+                    text = f"no pool serves model '{parsed.model}'"
+                    return self._refuse(Refusal(DroppedReason.UNKNOWN_MODEL, text))
+                return web.Response(status=200 if known else 503)
+            case _:
+                return None
+
+    async def _forward(self, parsed: Parsed, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            text = f"the body is larger than {self.max_body_bytes} bytes"
+            return self._refuse(Refusal(DroppedReason.TOO_LARGE, text))
+        pool = parsed.pool or request.headers.get(names.HEADER_POOL, "")
+        route = self.dispatcher.plan(self._ask(parsed, pool, body), clock())
+        if isinstance(route, Refusal):
+            return self._refuse(route)
+        query = request.raw_path.partition("?")[2]
+        work = WorkerRequest(
+            method=request.method,
+            target=f"{parsed.upstream}?{query}" if query else parsed.upstream,
+            headers=headers.strip_request(_pairs(request)),
+            body=body or None,
+        )
+        try:
+            if parsed.target in path.STREAM_TARGETS:
+                return await self._stream(route, work, request)
+            return await self._unary(route, work, request)
+        finally:
+            self.dispatcher.finish(route, clock())
+
+    def _ask(self, parsed: Parsed, pool: str, body: bytes) -> Ask:
+        call = Call.INQUIRY if parsed.target is Target.INQUIRY else Call.INFER
+        if parsed.target in path.STREAM_TARGETS:
+            call = Call.STREAM
+        replayable = len(body) <= self._replay_limit(pool, parsed.model)
+        digest = hashlib.blake2b(body, digest_size=16).hexdigest() if replayable and body else ""
+        return Ask(
+            model=parsed.model,
+            version=parsed.version,
+            pool=pool,
+            call=call,
+            replayable=replayable,
+            body_hash=digest,
+        )
+
+    def _replay_limit(self, pool: str, model: str) -> int:
+        found = self.dispatcher.names.find(pool, model, bare_names=self.dispatcher.bare_names)
+        view = self.dispatcher.pools.get(found) if isinstance(found, str) else None
+        return view.table.policy.retry.max_body_bytes if view else 0
+
+    async def _unary(self, route: Route, work: WorkerRequest, request: web.Request) -> web.Response:
+        while True:
+            attempt = await self._acquire(route)
+            if isinstance(attempt, Refusal):
+                return self._refuse(attempt, route)
+            ending, answer = await self._try(attempt, work)
+            step = self.dispatcher.settle(route, attempt, ending, clock())
+            if isinstance(step, Refusal):
+                return self._refuse(step, route)
+            if step is Step.FORWARD and answer is not None:
+                return self._pass_on(route, attempt, answer, request)
+            self._count_retry(route)
+
+    async def _try(
+        self, attempt: Attempt, work: WorkerRequest
+    ) -> tuple[Ending, WorkerAnswer | None]:
+        """Ask one worker. Triton computes on after a timeout: its slot is freed when it ended."""
+        task = asyncio.create_task(self.upstream.ask(attempt, work))
+        task.add_done_callback(lambda done: self._worker_stopped(attempt, done))
+        started_s = clock()
+        try:
+            answer = await asyncio.wait_for(asyncio.shield(task), attempt.timeout_s)
+        except TimeoutError:
+            self._abandoned.add(task)
+            self.telemetry.abandoned.inc()
+            return Ending(outcome=Outcome.TIMEOUT, latency_s=clock() - started_s), None
+        except UnreachableError as error:
+            return _ended(Outcome.UNREACHABLE, started_s, str(error)), None
+        except BrokenError as error:
+            return _ended(Outcome.LOST, started_s, str(error)), None
+        except asyncio.CancelledError:
+            self._abandoned.add(task)
+            raise
+        outcome = judge_http(answer.status, answer.body)
+        return Ending(outcome=outcome, latency_s=answer.seconds), answer
+
+    def _worker_stopped(self, attempt: Attempt, task: asyncio.Task[WorkerAnswer]) -> None:
+        self.dispatcher.release(attempt)
+        self._abandoned.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: an abandoned attempt's error is nobody's
+
+    async def _stream(
+        self, route: Route, work: WorkerRequest, request: web.Request
+    ) -> web.StreamResponse:
+        """Relay an answer piece by piece; retried only until its first byte."""
+        while True:
+            attempt = await self._acquire(route)
+            if isinstance(attempt, Refusal):
+                return self._refuse(attempt, route)
+            started_s, response = clock(), None
+            try:
+                async with self.upstream.open(attempt, work) as answer:
+                    route.answered = True
+                    response = web.StreamResponse(
+                        status=answer.status,
+                        headers=CIMultiDict(headers.strip_response(answer.headers)),
+                    )
+                    self._mark(response, route, attempt)
+                    await response.prepare(request)
+                    async for piece in answer.pieces():
+                        await response.write(piece)
+                ending = _ended(judge_http(answer.status), started_s)
+            except UnreachableError as error:
+                ending = _ended(Outcome.UNREACHABLE, started_s, str(error))
+            except BrokenError as error:
+                ending = _ended(Outcome.LOST, started_s, str(error))
+            except ConnectionError:
+                ending = _ended(Outcome.CANCELLED, started_s)
+            finally:
+                self.dispatcher.release(attempt)
+            step = self.dispatcher.settle(route, attempt, ending, clock())
+            if response is not None:
+                return response
+            if isinstance(step, Refusal):
+                return self._refuse(step, route)
+
+    async def _acquire(self, route: Route) -> Attempt | Refusal:
+        began_s, first = clock(), route.attempts == 0
+        attempt = await acquire(self.dispatcher, route)
+        if first:
+            labels = (route.namespace, route.pool, route.ask.model)
+            self.telemetry.queue_wait.labels(*labels).observe(clock() - began_s)
+        return attempt
+
+    def _pass_on(
+        self, route: Route, attempt: Attempt, answer: WorkerAnswer, request: web.Request
+    ) -> web.Response:
+        response = web.Response(
+            status=answer.status,
+            headers=CIMultiDict(headers.strip_response(answer.headers)),
+            body=answer.body,
+        )
+        self._mark(response, route, attempt)
+        if request.headers.get(names.HEADER_EXPLAIN) == "true":
+            response.headers[names.HEADER_EXPLAIN] = self.dispatcher.explain(route, attempt)
+        self._count(route, answer.status)
+        return response
+
+    def _mark(self, response: web.StreamResponse, route: Route, attempt: Attempt) -> None:
+        response.headers[names.HEADER_WORKER] = attempt.worker_name
+        response.headers[names.HEADER_REVISION] = attempt.revision
+        response.headers[names.HEADER_ATTEMPTS] = str(route.attempts)
+
+    def _refuse(self, refusal: Refusal, route: Route | None = None) -> web.Response:
+        self.telemetry.shed.labels(refusal.reason.value).inc()
+        if route is not None:
+            self._count(route, refusal.http_status)
+        response = web.json_response({"error": refusal.message}, status=refusal.http_status)
+        response.headers[names.HEADER_DROPPED_REASON] = refusal.reason.value
+        if refusal.retry_after_s is not None:
+            response.headers["Retry-After"] = str(max(1, round(refusal.retry_after_s)))
+        if refusal.http_status in {400, 413}:
+            response.force_close()
+        return response
+
+    def _count(self, route: Route, status: int) -> None:
+        labels = (route.namespace, route.pool, route.ask.model, route.revision)
+        self.telemetry.requests.labels(*labels, str(status)).inc()
+        self.telemetry.request_duration.labels(*labels).observe(clock() - route.started_s)
+
+    def _count_retry(self, route: Route) -> None:
+        labels = (route.namespace, route.pool, route.ask.model)
+        self.telemetry.retries.labels(*labels).inc()
+
+
+def _check(request: web.Request, parsed: Parsed) -> Refusal | None:
+    """Refuse a head that is not exactly one request of the expected kind."""
+    refused = headers.check(_pairs(request), (request.version.major, request.version.minor))
+    if refused is not None:
+        return refused
+    posts = parsed.target in path.POST_TARGETS
+    if request.method != ("POST" if posts else "GET"):
+        text = f"{parsed.target.value} is a {'POST' if posts else 'GET'}"
+        return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
+    if not posts and request.body_exists:
+        return Refusal(DroppedReason.BAD_REQUEST, "a GET carries no body")
+    header = request.headers.get(names.HEADER_POOL)
+    named = path.pool_name(header) if header is not None else ""
+    return named if isinstance(named, Refusal) else None
+
+
+def _pairs(request: web.Request) -> headers.Pairs:
+    return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in request.raw_headers]
+
+
+def _ended(outcome: Outcome, started_s: float, detail: str = "") -> Ending:
+    return Ending(outcome=outcome, latency_s=clock() - started_s, detail=detail)
