@@ -372,3 +372,11 @@ def test_the_notes_say_what_matters(run_helm, settings, said):
     result = run_helm("install", "tg", str(ROOT), "--dry-run=client", *arguments)
     assert result.returncode == 0, result.stderr
     assert said in result.stdout.partition("NOTES:")[2]
+
+
+def test_the_operator_sees_the_endpoints_of_the_routers_it_waits_for(render):
+    rendered = render(*files(ROOT / "ci" / "full-values.yaml"))
+    role = named(rendered, "Role", "tg-operator-routers")
+    assert role["metadata"]["namespace"] == "edge"
+    settings = operator_settings.read([], plain_environment(rendered, "tg-operator"))
+    assert settings.router_service == "edge/router"

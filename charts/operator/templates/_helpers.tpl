@@ -26,3 +26,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ $image.repository }}:{{ $image.tag | default (index . 1) }}
 {{- end }}
 {{- end }}
+
+{{/* namespace/name of the router Service. */}}
+{{- define "tidegate-operator.routerService" -}}
+{{- .Values.routerService | default (printf "%s/%s" .Release.Namespace (printf "%s-router" .Release.Name | trunc 63 | trimSuffix "-")) }}
+{{- end }}

@@ -1,4 +1,5 @@
-{{/* What the operator may do where pools are; each rule says why. */}}
+{{/* What the operator may do where pools are; each rule says why. create and patch are
+     server-side apply. */}}
 {{- define "tidegate-operator.watchedRules" -}}
 # Pools are read, never written.
 - apiGroups: [tidegate.dev]
@@ -7,27 +8,23 @@
 # What became of them.
 - apiGroups: [tidegate.dev]
   resources: [inferencepools/status]
-  verbs: [get, update, patch]
-# What routers read.
+  verbs: [update]
+# What routers read, written by plain update with resourceVersion.
 - apiGroups: [tidegate.dev]
   resources: [routetables]
-  verbs: [get, list, watch, create, update, patch, delete]
-# One Deployment per worker set.
+  verbs: [get, list, watch, create, update, delete]
+# One Deployment per worker set; a pool's revisions and their stored renderings.
 - apiGroups: [apps]
-  resources: [deployments]
-  verbs: [get, list, watch, create, update, patch, delete]
-# A pool's revisions and their stored renderings.
-- apiGroups: [apps]
-  resources: [controllerrevisions]
-  verbs: [get, list, watch, create, update, patch, delete]
+  resources: [deployments, controllerrevisions]
+  verbs: [get, list, watch, create, patch, delete]
 # One headless Service per worker set.
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, update, patch, delete]
-# models.json of each worker set.
+  verbs: [get, list, watch, create, patch, delete]
+# models.json of each worker set; others' ConfigMaps are never listed.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, create, update, patch, delete]
+  verbs: [get, create, patch, delete]
 # Workers: their readiness and why one does not start; patch sets the pod-deletion-cost.
 - apiGroups: [""]
   resources: [pods]
@@ -35,21 +32,17 @@
 # Evictions take one worker of a pool at a time.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, update, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 # Only routers reach a worker's inference ports.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, update, patch, delete]
+  verbs: [get, list, watch, create, patch, delete]
 # An HPA that aims at a child is reported, never fought.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [list, watch]
-# Addresses of workers must lie in their pool's slices.
-- apiGroups: [discovery.k8s.io]
-  resources: [endpointslices]
   verbs: [get, list, watch]
 # What happened, in `kubectl describe`.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
