@@ -1,5 +1,7 @@
 """Environment variables of the agent, read once at its start.
 
+SettingsError(ValueError)   a variable, or the models file, is unusable; says which and why
+
 The operator sets POD_UID, POD_NAME, REVISION, CLASS and DRAIN_TIMEOUT; the image sets TRITON_*;
 users may set the rest in spec.template.pod.env. Each name begins with TIDEGATE_.
 """
@@ -9,10 +11,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tidegate_api import names
 from tidegate_api.quantity import quantity_bytes
-from tidegate_api.workermodels import MODELS_DIRECTORY, MODELS_KEY, STATE_DIRECTORY
+from tidegate_api.workermodels import (
+    MODELS_DIRECTORY,
+    MODELS_KEY,
+    STATE_DIRECTORY,
+    WorkerModels,
+)
 from tidegate_worker.core.pressure import Thresholds
+
+
+class SettingsError(ValueError):
+    """The worker cannot start with this configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +55,7 @@ class Settings:
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings; ValueError names a variable that is no number."""
+    """Return the settings; SettingsError names a variable that is no number."""
 
     def text(name: str, default: str) -> str:
         return environment.get(f"TIDEGATE_{name}", default)
@@ -52,9 +65,9 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         try:
             return float(value)
         except ValueError:
-            raise ValueError(f"TIDEGATE_{name} is {value!r}: expected a number") from None
+            raise SettingsError(f"TIDEGATE_{name} is {value!r}: expected a number") from None
 
-    count, _, memory = text("SIMULATED_DEVICES", "0").partition(":")
+    count, memory_bytes = simulated_devices(text("SIMULATED_DEVICES", ""))
     return Settings(
         pod_uid=text("POD_UID", "local"),
         pod_name=text("POD_NAME", "local"),
@@ -71,8 +84,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         triton_backends=Path(text("TRITON_BACKENDS", "/opt/tritonserver/backends")),
         triton_library_path=text("TRITON_LIBRARY_PATH", ""),
         security_floor=text("SECURITY_FLOOR", "2.59.0"),
-        simulated_devices=int(count or 0),
-        simulated_memory_bytes=quantity_bytes(memory or "16Gi"),
+        simulated_devices=count,
+        simulated_memory_bytes=memory_bytes,
         probe_timeout_s=number("PROBE_TIMEOUT", 5),
         thresholds=_thresholds(number),
         log_level=text("LOG_LEVEL", "info"),
@@ -91,3 +104,26 @@ def _thresholds(number: Callable[[str, float], float]) -> Thresholds:
         critical_celsius=number("THERMAL_CRITICAL", known.critical_celsius),
         overhead_bytes=int(number("OVERHEAD_BYTES", known.overhead_bytes)),
     )
+
+
+def simulated_devices(value: str) -> tuple[int, int]:
+    """Return (how many, bytes of each) for "N" or "N:MEMORY"."""
+    count, _, memory = value.partition(":")
+    try:
+        return int(count or 0), quantity_bytes(memory or "16Gi")
+    except ValueError:
+        raise SettingsError(
+            f"TIDEGATE_SIMULATED_DEVICES is {value!r}: expected N or N:MEMORY, e.g. 1:24Gi"
+        ) from None
+
+
+def read_models(file: Path) -> WorkerModels:
+    """Return what the operator wants served."""
+    try:
+        return WorkerModels.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{file}: {where}: {first['msg']}") from error

@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from tidegate_api.state import DeviceState, WorkerState
+from tidegate_worker.core.batches import histogram
 
 BatchCounts = Mapping[str, Mapping[int, int]]  # model -> batch size -> executions
 _DEVICE_GAUGES = (
@@ -58,13 +59,8 @@ class _StateCollector(Collector):
             "tidegate_worker_batch_size", "Batch sizes that Triton executed.", labels=["model"]
         )
         for model_name, counts in self._batches.items():
-            total, buckets = 0, []
-            for size in sorted(counts):
-                total += counts[size]
-                buckets.append((str(float(size)), float(total)))
-            buckets.append(("+Inf", float(total)))
-            items = sum(size * count for size, count in counts.items())
-            sizes.add_metric([model_name], buckets=buckets, sum_value=items)
+            counted = histogram(counts)
+            sizes.add_metric([model_name], list(counted.buckets), counted.total)
         yield sizes
 
     def _device_gauge(self, name: str, text: str) -> Metric:
@@ -90,7 +86,11 @@ def exposition(state: WorkerState, batches: BatchCounts) -> bytes:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: {ts, level, msg, object}."""
+    """One JSON object a line: {ts, level, msg, object, revision}."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__()
+        self._revision = revision
 
     def format(self, record: logging.LogRecord) -> str:
         """Render a record; `extra={"object": ...}` names a model."""
@@ -99,6 +99,8 @@ class JsonLines(logging.Formatter):
             "ts": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "msg": record.getMessage(),
+            "logger": record.name,
+            "revision": self._revision,
         }
         if value := getattr(record, "object", None):
             line["object"] = value
@@ -107,8 +109,8 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, revision: str) -> None:
     """Log JSON lines to standard output."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines(revision))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,108 +1,171 @@
-"""Remote sources through fsspec: to a temporary name, hashed, renamed; progress in the log.
+"""Downloads of https, s3 and gs sources, through fsspec.
 
-Credentials, if any, are files of a mounted Secret, read again at each fetch: for s3
-`access_key_id`, `secret_access_key`, `session_token`, `endpoint_url`, `region`; for gs
-`credentials.json`; for https `authorization` (the header's whole value).
+A download goes to a folder of its own and is renamed when it is complete, so what has the final
+name is whole. The caller tries again; each try starts clean.
 """
 
-import hashlib
 import logging
 import shutil
 import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import fsspec
-from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.asyn import AsyncFileSystem
+from fsspec.callbacks import Callback
 
 from tidegate_api.names import Reason
-from tidegate_worker.core.errors import ModelError
+from tidegate_worker.core.credentials import storage_options
+from tidegate_worker.core.errors import ModelError, shown
+from tidegate_worker.core.sources import safe_relative
 
 _log = logging.getLogger(__name__)
-_CHUNK_BYTES = 4 * 2**20
-_PROGRESS_S = 5.0
-_ERRORS = (OSError, aiohttp.ClientError, BotoCoreError, ClientError, TimeoutError, ValueError)
+_SILENCE_S = 60.0  # without a byte, a download is broken
+_REPORT_S = 5.0
+_ERRORS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "https": (),
+    "s3": (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError")),
+    "gs": (("gcsfs.retry", "HttpError"), ("google.auth.exceptions", "GoogleAuthError")),
+}
 
 
-def fetch(model: str, uri: str, target: Path, credentials: Path | None) -> Path:
-    """Download a file or folder to `target`, replacing an unfinished one; return it.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object of a source: its remote path, its place below the source, its size."""
 
-    A file is put below `target` under its own name. Raises ModelError(ModelFetchFailed).
+    remote: str
+    relative: str
+    size_bytes: int | None
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts bytes of one source and says in the log how far it is, every 5 s."""
+
+    uri: str
+    model: str
+    total_bytes: int | None = None
+    done_bytes: int = 0
+    told_s: float = 0.0
+
+    def add(self, size: int) -> None:
+        """Take in `size` bytes more."""
+        self.done_bytes += size
+        now_s = time.monotonic()
+        if now_s - self.told_s >= _REPORT_S:
+            self.told_s = now_s
+            total = f" of {_mib(self.total_bytes)}" if self.total_bytes else ""
+            _log.info(
+                "fetching %s: %s%s", shown(self.uri), _mib(self.done_bytes), total,
+                extra={"object": self.model},
+            )  # fmt: skip
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+async def fetch(uri: str, secret: Mapping[str, str], target: Path, progress: Progress) -> Path:
+    """Download a file or a folder into `target` and return its path there.
+
+    Raises ModelError, reason ModelFetchFailed, with the library's words.
     """
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    for leftover in (unfinished, target):
-        shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    scheme = urlsplit(uri).scheme
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        _download(model, uri, unfinished, _options(uri, credentials))
-    except _ERRORS as error:
+        async with _file_system(scheme, secret) as remote:
+            relative = await _download(remote, uri, partial, progress)
+    except ModelError:
+        raise
+    except _errors(scheme) as error:
+        words = str(error) or type(error).__name__
+        raise ModelError(Reason.MODEL_FETCH_FAILED, f"{shown(uri)}: {shown(words)}") from error
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return target / relative if relative else target
+
+
+def _errors(scheme: str) -> tuple[type[Exception], ...]:
+    """Return what a download of this scheme may raise; a client is imported when used."""
+    named = tuple(getattr(import_module(module), name) for module, name in _ERRORS[scheme])
+    return (OSError, aiohttp.ClientError, ValueError, *named)
+
+
+@asynccontextmanager
+async def _file_system(scheme: str, secret: Mapping[str, str]) -> AsyncIterator[AsyncFileSystem]:
+    options = storage_options(scheme, secret)
+    if scheme == "https":
+        client = dict(options.get("client_kwargs") or {})  # type: ignore[call-overload]
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=_SILENCE_S)
+        options["client_kwargs"] = {**client, "timeout": timeout, "trust_env": True}
+    remote = fsspec.filesystem(scheme, asynchronous=True, skip_instance_cache=True, **options)
+    session = await (remote._set_session() if scheme == "gs" else remote.set_session())  # noqa: SLF001  # gcsfs has no public name for it
+    try:
+        yield remote
+    finally:
+        await session.close()
+
+
+async def _download(remote: AsyncFileSystem, uri: str, folder: Path, progress: Progress) -> str:
+    """Fetch every object; return the file's name, or "" for a folder."""
+    single, found = await _list(remote, uri)
+    if not found:
+        raise ModelError(Reason.MODEL_FETCH_FAILED, f"{shown(uri)}: nothing is there")
+    sizes = [item.size_bytes for item in found]
+    progress.total_bytes = None if None in sizes else sum(size or 0 for size in sizes)
+    for item in found:
+        await _download_one(remote, item, folder / item.relative, progress)
+    return found[0].relative if single else ""
+
+
+async def _download_one(
+    remote: AsyncFileSystem, item: Found, place: Path, progress: Progress
+) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    told = 0
+
+    def hook(_size: int | None, value: int, **_more: object) -> None:
+        nonlocal told
+        progress.add(max(0, value - told))
+        told = value
+
+    callback = Callback(hooks={"progress": hook})
+    await remote._get_file(item.remote, str(place), callback=callback)  # noqa: SLF001  # fsspec's documented coroutine
+    _check_size(item, place)
+
+
+def _check_size(item: Found, place: Path) -> None:
+    size = place.stat().st_size
+    if item.size_bytes is not None and size != item.size_bytes:
         raise ModelError(
             Reason.MODEL_FETCH_FAILED,
-            f"fetching {_shown(uri)} failed: {type(error).__name__}: {error}",
-        ) from error
-    unfinished.rename(target)
-    return target
+            f"{shown(item.remote)}: the download broke off after {size} of {item.size_bytes} bytes",
+        )
 
 
-def _download(model: str, uri: str, folder: Path, options: dict[str, object]) -> None:
-    filesystem, path = fsspec.core.url_to_fs(uri, **options)
-    if not uri.startswith("https:") and filesystem.isdir(path):
-        names = [name for name in filesystem.find(path) if not name.endswith("/")]
-        for name in names:
-            _copy(model, filesystem, name, folder / name.removeprefix(path).lstrip("/"))
-        return
-    _copy(model, filesystem, path, folder / (Path(urlsplit(uri).path).name or "model"))
+async def _list(remote: AsyncFileSystem, uri: str) -> tuple[bool, list[Found]]:
+    """Return (whether it is one file, its objects)."""
+    if urlsplit(uri).scheme == "https":
+        return True, [Found(uri, _file_name(uri), None)]
+    path = str(remote._strip_protocol(uri)).rstrip("/")  # noqa: SLF001  # fsspec's way to a path
+    entries: Mapping[str, Mapping[str, object]] = await remote._find(path, detail=True)  # noqa: SLF001  # fsspec's documented coroutine
+    if set(entries) == {path}:
+        return True, [_found(path, _file_name(uri), entries[path])]
+    below = {key: value for key, value in entries.items() if not key.endswith("/")}
+    return False, [_found(k, k.removeprefix(f"{path}/"), v) for k, v in sorted(below.items())]
 
 
-def _copy(model: str, filesystem: fsspec.AbstractFileSystem, source: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    size, done, said_s = filesystem.size(source), 0, time.monotonic()
-    with filesystem.open(source, "rb") as reader, target.open("wb") as writer:
-        while chunk := reader.read(_CHUNK_BYTES):
-            writer.write(chunk)
-            done += len(chunk)
-            if time.monotonic() - said_s >= _PROGRESS_S:
-                said_s = time.monotonic()
-                _log.info("fetched %s of %s bytes", done, size or "?", extra={"object": model})
-    if size is not None and done != size:
-        raise OSError(f"got {done} of {size} bytes")
-    _log.info("fetched %d bytes of %s", done, target.name, extra={"object": model})
+def _found(path: str, relative: str, about: Mapping[str, object]) -> Found:
+    size = about.get("size")
+    return Found(path, safe_relative(relative), size if isinstance(size, int) else None)
 
 
-def _options(uri: str, credentials: Path | None) -> dict[str, object]:
-    known = _read(credentials) if credentials else {}
-    if uri.startswith("s3:"):
-        client = {"endpoint_url": known.get("endpoint_url"), "region_name": known.get("region")}
-        return {
-            "anon": "access_key_id" not in known,
-            "key": known.get("access_key_id"),
-            "secret": known.get("secret_access_key"),
-            "token": known.get("session_token"),
-            "client_kwargs": {key: value for key, value in client.items() if value},
-            "skip_instance_cache": True,
-        }
-    if uri.startswith("gs:"):
-        file = credentials / "credentials.json" if credentials else None
-        return {"token": str(file) if file and file.exists() else "anon"}
-    headers = {"Authorization": known["authorization"]} if "authorization" in known else {}
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
-    return {"client_kwargs": {"headers": headers, "timeout": timeout}, "skip_instance_cache": True}
-
-
-def _read(folder: Path) -> dict[str, str]:
-    files = (entry for entry in folder.iterdir() if not entry.name.startswith(".."))
-    return {entry.name: entry.read_text().strip() for entry in files if entry.is_file()}
-
-
-def _shown(uri: str) -> str:
-    """Return the URI without a query or user, which may hold a credential."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _file_name(uri: str) -> str:
+    return safe_relative(unquote(urlsplit(uri).path.rstrip("/").rpartition("/")[2]) or "model")

@@ -32,7 +32,7 @@ class SimulatedDevices:
                 device,
                 elapsed_s=now_s - self._at_s,
                 in_flight=in_flight,
-                declared_bytes=declared // self.count,
+                declared_bytes=declared // max(1, self.count),
             )
             for device in self._devices
         ]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-_IDLE_S = 1.0
 _SILENCE_S = 3.0
 _UNSCRAPED_IDLE_S = 5.0
 
@@ -16,18 +15,20 @@ class Draining:
     acknowledged: bool  # a scrape said that every live router let go
     scraped_s: float | None  # when the operator last asked
     busy_s: float  # when work was last pending, in flight or newly done
+    was_ready: bool  # else no router ever sent anything here
+    idle_s: float = 1.0  # how long nothing must have come; sequences need longer
 
 
 def may_stop(seen: Draining, now_s: float) -> bool:
     """Whether Triton may be stopped.
 
-    After the acknowledgement and 1 s without work; without scrapes for 3 s, after 5 s without
+    After the acknowledgement and `idle_s` without work; without scrapes for 3 s, after 5 s without
     work; at the timeout in any case.
     """
-    if now_s - seen.began_s >= seen.timeout_s:
+    if not seen.was_ready or now_s - seen.began_s >= seen.timeout_s:
         return True
     idle_s = now_s - seen.busy_s
     if seen.acknowledged:
-        return idle_s >= _IDLE_S
+        return idle_s >= seen.idle_s
     heard_s = max(seen.began_s, seen.scraped_s or seen.began_s)
-    return now_s - heard_s >= _SILENCE_S and idle_s >= _UNSCRAPED_IDLE_S
+    return now_s - heard_s >= _SILENCE_S and idle_s >= max(seen.idle_s, _UNSCRAPED_IDLE_S)

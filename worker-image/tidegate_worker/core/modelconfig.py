@@ -50,6 +50,14 @@ def traits(config: Mapping[str, object]) -> Traits:
     )
 
 
+def sequence_idle_s(config: Mapping[str, object]) -> float:
+    """Return after how many idle seconds Triton ends a sequence; 0 for other models."""
+    found = config.get("sequence_batching")
+    if not isinstance(found, Mapping):
+        return 0.0
+    return int(found.get("max_sequence_idle_microseconds") or 1_000_000) / 1e6
+
+
 def _typed_fields(config: proto.ModelConfig, model: Model, kind: DeviceKind) -> None:
     if model.backend is not None:
         config.ClearField("platform")

@@ -1,10 +1,11 @@
-"""What follows when tritonserver ends by itself. Pure."""
+"""What follows when tritonserver ends by itself, or a model's step fails. Pure."""
 
 from collections.abc import Sequence
 
 _WINDOW_S = 60.0
 _LIMIT = 3
 _BACKOFF_S = (0.5, 8.0)
+_MODEL_BACKOFF_S = (1.0, 60.0)
 
 
 def gives_up(crashes_s: Sequence[float], now_s: float) -> bool:
@@ -16,3 +17,8 @@ def backoff_s(crashes_s: Sequence[float], now_s: float) -> float:
     """Return seconds to wait before the next start: 0.5, 1, 2 ... at most 8."""
     recent = sum(1 for at_s in crashes_s if now_s - at_s <= _WINDOW_S)
     return float(min(_BACKOFF_S[1], _BACKOFF_S[0] * 2 ** max(0, recent - 1)))
+
+
+def model_backoff_s(failures: int) -> float:
+    """Return seconds before a model is fetched or loaded again: 1, 2, 4 ... at most 60."""
+    return float(min(_MODEL_BACKOFF_S[1], _MODEL_BACKOFF_S[0] * 2 ** min(16, max(0, failures - 1))))

@@ -64,9 +64,17 @@ def place_folder(model: Model, names: Iterable[str]) -> Placement:
         raise ModelError(Reason.MODEL_FETCH_FAILED, f"{model.source.uri} holds no files")
     versions = sorted(int(name) for name in entries if is_version(name))
     if not versions and CONFIG_FILE not in entries:
-        version = model.source.version or 1
-        return Placement(version, (("", str(version)),))
+        return _plain_folder(model, entries)
     return _triton_folder(model, entries, versions)
+
+
+def _plain_folder(model: Model, entries: list[str]) -> Placement:
+    """All of it is the version, but for the files that warmups are filled from."""
+    version = model.source.version or 1
+    if not any(item.file for warmup in model.warmup or [] for item in warmup.inputs.values()):
+        return Placement(version, (("", str(version)),))
+    places = ((name, name if name == "warmup" else f"{version}/{name}") for name in entries)
+    return Placement(version, tuple(places))
 
 
 def is_version(name: str) -> bool:
