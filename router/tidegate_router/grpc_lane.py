@@ -121,20 +121,20 @@ class GrpcLane:
         return grpc.unary_unary_rpc_method_handler(known or self._forbidden)
 
     def _unary_methods(self) -> dict[str, Unary]:
-        calls: dict[str, Unary] = {
+        return {
             "ServerLive": self._live,
             "ServerReady": self._ready,
             "ServerMetadata": self._metadata,
             "ModelReady": self._model_ready,
-            "ModelInfer": lambda message, context: self._call(
-                f"{_SERVICE}ModelInfer", Call.INFER, message, context
-            ),
+            "ModelInfer": self._caller("ModelInfer", Call.INFER),
+            **{name: self._caller(name, Call.INQUIRY) for name in _INQUIRIES},
         }
-        for name in _INQUIRIES:
-            calls[name] = lambda message, context, name=name: self._call(  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-                f"{_SERVICE}{name}", Call.INQUIRY, message, context
-            )
-        return calls
+
+    def _caller(self, name: str, kind: Call) -> Unary:
+        async def call(message: bytes, context: Context) -> bytes:
+            return await self._call(f"{_SERVICE}{name}", kind, message, context)
+
+        return call
 
     async def _live(self, _message: bytes, _context: Context) -> bytes:
         return protowire.bool_message(value=True)

@@ -35,7 +35,9 @@ def current_limit(traits: Traits, memory: ModelMemory | None) -> int:
 
 
 def adapt(memory: ModelMemory, seen: ModelState, waiting_in_routers: int) -> ModelMemory:
-    """Return the memory after one more scrape of the model."""
+    """Return the memory after one more scrape; what a model is like is known once it is ready."""
+    if not seen.ready:
+        return replace(memory, limit=None, pressed_scrapes=0)
     traits = seen.traits
     limit = memory.limit if memory.limit is not None else float(start_limit(traits))
     if not seen.queue and waiting_in_routers:

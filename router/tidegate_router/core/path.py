@@ -67,7 +67,7 @@ _CONTROL = re.compile(
     r"/v2/(repository|systemsharedmemory|cudasharedmemory|shared_memory|trace|logging)(/|$)"
     r"|/v2/models/[^/]+(/versions/[^/]+)?/trace(/|$)"
 )
-_HIDDEN = re.compile(r"%|\\|#|//|/\.{1,2}(/|$)|[\x00-\x20\x7f-\uffff]", re.IGNORECASE)
+_HIDDEN = re.compile(r"%|\\|#|//|/\.{1,2}(/|$)|[^\x21-\x7e]")
 _MAX_CHARACTERS = 1024
 
 

@@ -35,7 +35,7 @@ BATCHING = Traits(instances=2, dynamic_batching=True, max_batch_size=8)  # start
 
 
 def seen(queue):
-    return ModelState(name="m", queue=queue, traits=BATCHING)
+    return ModelState(ready=True, name="m", queue=queue, traits=BATCHING)
 
 
 def test_it_grows_by_a_batch_while_routers_queue_and_triton_does_not():
