@@ -19,8 +19,8 @@ def folder_digest(files: Mapping[str, str]) -> str:
 
 
 def _line(path: bytes, digest: str) -> bytes:
-    """Return sha256sum's line: names with a backslash or newline are escaped and marked."""
-    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+    """Return sha256sum's line: names with a backslash, newline or return are escaped and marked."""
+    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     mark = b"\\" if escaped != path else b""
     return mark + digest.encode() + b"  " + escaped + b"\n"
 
