@@ -5,17 +5,16 @@ The choice is printed; there is no silent fallback.
 
 import os
 import shutil
-import subprocess
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tidegate_e2e import helm, images
 from tidegate_e2e.localcluster import binaries, lifecycle
-from tidegate_e2e.localcluster.plan import plan
+from tidegate_e2e.localcluster.plan import INSTANCES, plan
 from tidegate_e2e.localcluster.progress import say
-from tidegate_e2e.localcluster.system import PrerequisiteError, run
+from tidegate_e2e.localcluster.system import PrerequisiteError, run, stream
 
 Kind = Literal["given", "kind", "local"]
 
@@ -59,11 +58,11 @@ class Cluster:
 def choose(instance: str) -> Cluster:
     """Return a running cluster for an instance (demo, test), starting it where that is ours.
 
-    Order: TIDEGATE_KUBECONFIG or KUBECONFIG, then kind, then the local one.
+    Order: TIDEGATE_KUBECONFIG or KUBECONFIG, then kind, then the local one. A KUBECONFIG that we
+    wrote ourselves chooses nothing: `make test` in the demo's shell must not use the demo.
     """
-    given = os.environ.get("TIDEGATE_KUBECONFIG") or os.environ.get("KUBECONFIG")
-    ours = plan(instance).kubeconfig
-    if given and Path(given) != ours:
+    given = given_kubeconfig(os.environ)
+    if given:
         if shutil.which("kubectl") is None:
             raise PrerequisiteError("KUBECONFIG is set, but kubectl is not on PATH: install it")
         say(f"==> using the cluster of KUBECONFIG={given}")
@@ -71,17 +70,34 @@ def choose(instance: str) -> Cluster:
     if shutil.which("kind") and images.docker_answers():
         return _kind(instance)
     lifecycle.up(plan(instance))
-    return Cluster("local", instance, ours)
+    return Cluster("local", instance, plan(instance).kubeconfig)
+
+
+def given_kubeconfig(environment: Mapping[str, str]) -> str:
+    """Return the kubeconfig that the user chose, "" for none."""
+    explicit = environment.get("TIDEGATE_KUBECONFIG")
+    if explicit:
+        return explicit
+    ambient = environment.get("KUBECONFIG", "")
+    ours = {str(plan(name).kubeconfig) for name in INSTANCES}
+    ours |= {str(_kind_kubeconfig(name)) for name in INSTANCES}
+    return "" if ambient in ours else ambient
 
 
 def _kind(instance: str) -> Cluster:
     name = _kind_name(instance)
     if name not in run("kind", "get", "clusters").split():
         say(f"==> creating kind cluster {name}")
-        subprocess.run(["kind", "create", "cluster", "--name", name], check=True)
-    target = Path(tempfile.gettempdir()) / f"{name}.kubeconfig"
+        stream("kind", "create", "cluster", "--name", name)
+    target = _kind_kubeconfig(instance)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.touch(mode=0o600)
     target.write_text(run("kind", "get", "kubeconfig", "--name", name))
     return Cluster("kind", instance, target)
+
+
+def _kind_kubeconfig(instance: str) -> Path:
+    return binaries.cache_root() / f"{_kind_name(instance)}.kubeconfig"
 
 
 def _kind_name(instance: str) -> str:

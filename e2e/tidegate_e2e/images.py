@@ -4,12 +4,12 @@ A tag is the hash of what goes in, so an unchanged tree builds and loads nothing
 where it answers; else buildah does, on a Debian base made by debootstrap, in a store of its own
 below the cache folder.
 
-`python -m tidegate_e2e.images build|list [--target NAME ...]`.
+`python -m tidegate_e2e.images build|list|load [--target NAME ...] [--instance NAME]`.
 """
 
 import argparse
+import ast
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -20,11 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate_e2e import magika
-from tidegate_e2e.localcluster.binaries import cache_root
+from tidegate_e2e.localcluster.binaries import cache_root, kubectl
 from tidegate_e2e.localcluster.configs import PAUSE_IMAGE
-from tidegate_e2e.localcluster.plan import Plan
+from tidegate_e2e.localcluster.plan import INSTANCES, Plan, plan
 from tidegate_e2e.localcluster.progress import say, step
-from tidegate_e2e.localcluster.system import CommandError, install_packages, run, stream
+from tidegate_e2e.localcluster.system import (
+    ClusterError,
+    CommandError,
+    install_packages,
+    run,
+    stream,
+)
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = "docker.io/tidegate"
@@ -130,20 +136,41 @@ def ctr(plan: Plan) -> list[str]:
     return ["ctr", "--address", str(plan.socket), "--namespace", "k8s.io"]
 
 
-def load(plan: Plan) -> None:
-    """Import into the local cluster what it lacks, and drop the project's older images."""
+def load(plan: Plan, names: Iterable[str] = ()) -> None:
+    """Import into the local cluster what it lacks, built or not, and drop what nothing names."""
     have = set(run(*ctr(plan), "images", "ls", "-q").split())
-    wanted = project_images().values()
-    for image in wanted:
-        if image.reference not in have:
-            with step(f"load image {image.reference}"), archive(image) as file:
-                import_into(plan, file)
-                for tag in image.references[1:]:
-                    run(*ctr(plan), "images", "tag", "--force", image.reference, tag)
-    keep = {PAUSE_IMAGE, *(tag for image in wanted for tag in image.references)}
-    stale = [name for name in have if name.startswith(f"{REGISTRY}/") and name not in keep]
+    wanted = set(names)
+    images = project_images()
+    for name, image in images.items():
+        if (not wanted or name in wanted) and image.reference not in have:
+            build([name])
+            _import(plan, image)
+    current = {PAUSE_IMAGE, *(tag for image in images.values() for tag in image.references)}
+    stale = stale_images(have, current, _objects(plan))
     if stale:
         run(*ctr(plan), "images", "rm", *stale)
+
+
+def _import(plan: Plan, image: Image) -> None:
+    with step(f"load image {image.reference}"), archive(image) as file:
+        import_into(plan, file)
+        for tag in image.references[1:]:
+            run(*ctr(plan), "images", "tag", "--force", image.reference, tag)
+
+
+def stale_images(have: Iterable[str], current: Iterable[str], objects: str) -> list[str]:
+    """Return the project's images that neither the tree nor an object of the cluster names.
+
+    An older image is still in use while a stored revision names it: its next pod needs it.
+    """
+    ours = {name for name in have if name.startswith(f"{REGISTRY}/")}
+    return sorted(name for name in ours - set(current) if name not in objects)
+
+
+def _objects(plan: Plan) -> str:
+    """Return, as text, every object of the cluster that can bring a pod back."""
+    kinds = "pods,deployments.apps,replicasets.apps,controllerrevisions.apps,jobs.batch"
+    return run(*kubectl(plan.kubeconfig), "get", kinds, "--all-namespaces", "-o", "json")
 
 
 def import_into(plan: Plan, file: Path) -> None:
@@ -164,18 +191,34 @@ def archive(image: Image) -> Iterator[Path]:
 
 
 def pause_archive() -> Path:
-    """Return an archive of the sandbox image: a static busybox that sleeps."""
+    """Return an archive of the sandbox image: a static busybox that sleeps.
+
+    Debian's package is unpacked, not installed: it would replace a machine's own busybox.
+    """
     file = cache_root() / "pause-1.tar"
     if not file.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copy("/bin/busybox", f"{folder}/busybox")
+        with tempfile.TemporaryDirectory(dir=cache_root()) as folder:
+            _fetch_package("busybox-static", Path(folder))
             (Path(folder) / "Dockerfile").write_text(
-                "FROM scratch\nCOPY busybox /busybox\n"
+                "FROM scratch\nCOPY bin/busybox /busybox\n"
                 'ENTRYPOINT ["/busybox", "sleep", "2147483647"]\n'
             )
+            unfinished = f"{folder}/pause.tar"
             _buildah("bud", "--isolation=chroot", "-t", PAUSE_IMAGE, folder)
-            _buildah("push", PAUSE_IMAGE, f"docker-archive:{file}:{PAUSE_IMAGE}")
+            _buildah("push", PAUSE_IMAGE, f"docker-archive:{unfinished}:{PAUSE_IMAGE}")
+            Path(unfinished).rename(file)
     return file
+
+
+def _fetch_package(name: str, folder: Path) -> None:
+    """Unpack a Debian package into a folder."""
+    folder.chmod(0o755)  # apt's own user writes here
+    try:
+        run("apt-get", "download", "-q", name, cwd=folder)
+    except CommandError:  # no package lists yet
+        run("apt-get", "update", "-qq")
+        run("apt-get", "download", "-q", name, cwd=folder)
+    run("dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder))
 
 
 def _exists(reference: str) -> bool:
@@ -197,7 +240,7 @@ def _build(image: Image) -> None:
     stream(
         *_buildah_command(), "bud", "--layers", "--isolation=chroot", "--network=host",
         "--pull-never", "-v", "/etc/ssl/certs:/etc/ssl/certs:ro",
-        "-v", f"{_pip_configuration()}:/etc/pip.conf:ro", *common,
+        *_pip_mounts(), *common,
     )  # fmt: skip
 
 
@@ -223,14 +266,33 @@ def _ensure_base() -> None:
             shutil.rmtree(folder)
 
 
-def _pip_configuration() -> Path:
-    """Return a pip.conf, for building only: the machine's own settings, else its certificates."""
-    own = Path("/etc/pip.conf")
-    if own.exists():
-        return own
+def _pip_mounts() -> list[str]:
+    """Return the mounts that give pip, while building only, this machine's own settings."""
+    listing = run(sys.executable, "-m", "pip", "config", "list")
     file = cache_root() / "pip.conf"
-    file.write_text("[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n")
-    return file
+    file.touch(mode=0o600)  # an index address may carry a password
+    file.write_text(pip_configuration(listing))
+    mounts = ["-v", f"{file}:/etc/pip.conf:ro"]
+    for setting in pip_settings(listing).values():
+        for word in setting.split():
+            if word.startswith("/") and Path(word).is_dir() and any(Path(word).iterdir()):
+                mounts += ["-v", f"{word}:{word}:ro"]
+    return mounts
+
+
+def pip_settings(listing: str) -> dict[str, str]:
+    """Return what `pip config list` prints, {option: value}; environment variables come last."""
+    lines = sorted(listing.splitlines(), key=lambda line: line.startswith(":env:"))
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    found = {key.rpartition(".")[2]: str(ast.literal_eval(value)) for key, _, value in pairs}
+    return {"cert": "/etc/ssl/certs/ca-certificates.crt"} | found
+
+
+def pip_configuration(listing: str) -> str:
+    """Return the pip.conf of a build; certificates are the ones mounted there."""
+    settings = pip_settings(listing) | {"cert": "/etc/ssl/certs/ca-certificates.crt"}
+    lines = (f"{key} = {value}" for key, value in sorted(settings.items()))
+    return "\n".join(["[global]", *lines, ""])
 
 
 def _buildah_command() -> list[str]:
@@ -253,22 +315,24 @@ def _policy(verb: str) -> list[str]:
 
 
 def main() -> int:
-    """Build or list."""
+    """Build, list or load."""
     parser = argparse.ArgumentParser(prog="python -m tidegate_e2e.images")
-    parser.add_argument("verb", choices=("build", "list"))
-    parser.add_argument("--target", nargs="*", default=())
+    parser.add_argument("verb", choices=("build", "list", "load"))
+    parser.add_argument("--target", nargs="*", default=(), help="image names; all when omitted")
+    parser.add_argument("--instance", choices=INSTANCES, default="demo")
     arguments = parser.parse_args()
     try:
         if arguments.verb == "build":
             build(arguments.target)
-    except CommandError as error:
+        elif arguments.verb == "load":
+            load(plan(arguments.instance), arguments.target)
+        for reference in image_references().values():
+            say(reference)
+    except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for reference in image_references().values():
-        say(reference)
     return 0
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("DEBIAN_FRONTEND", "noninteractive")
     sys.exit(main())

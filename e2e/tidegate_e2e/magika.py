@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from tidegate_e2e.localcluster.binaries import cache_root
 from tidegate_e2e.localcluster.progress import step
-from tidegate_e2e.localcluster.system import ClusterError
+from tidegate_e2e.localcluster.system import ClusterError, run
 
 VERSION = "1.0.3"
 ONNX_SHA256 = "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c"
@@ -51,7 +50,7 @@ def _unpack(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=_made(cache_root())) as place:
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
         command += ["--disable-pip-version-check", "-d", place, f"magika=={VERSION}"]
-        subprocess.run(command, check=True)
+        run(*command)
         unfinished = Path(place) / "files"
         unfinished.mkdir()
         with zipfile.ZipFile(next(Path(place).glob("*.whl"))) as wheel:

@@ -1,4 +1,4 @@
-"""`python -m tidegate_e2e.localcluster up|down|status|env [--instance demo|test]`."""
+"""`python -m tidegate_e2e.localcluster up|down|status|env [--instance NAME]`."""
 
 import argparse
 import sys

@@ -23,10 +23,20 @@ def cache_root() -> Path:
     return Path(os.environ.get("TIDEGATE_CACHE", default))
 
 
+def folder_of_programs() -> Path:
+    """Return where the programs of these go.mod and go.sum are, or will be."""
+    locks = (MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()
+    return cache_root() / f"kubernetes-{hashlib.sha256(locks).hexdigest()[:16]}"
+
+
+def kubectl(kubeconfig: Path) -> list[str]:
+    """Return the prefix that speaks to a cluster with the kubectl that was built here."""
+    return [f"{folder_of_programs()}/kubectl", f"--kubeconfig={kubeconfig}"]
+
+
 def ensure() -> Path:
     """Build what is missing and return the folder of the programs; each is renamed in whole."""
-    locks = (MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()
-    folder = cache_root() / f"kubernetes-{hashlib.sha256(locks).hexdigest()[:16]}"
+    folder = folder_of_programs()
     folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in (*_KUBERNETES, "etcd") if not (folder / name).exists()]
     if missing:

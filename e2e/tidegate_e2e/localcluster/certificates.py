@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tidegate_e2e.localcluster.plan import Plan
 
-_VALID = dt.timedelta(days=365)
+_VALID = dt.timedelta(days=3650)  # as long as a machine may stay up: a reboot makes new ones
 Key = ec.EllipticCurvePrivateKey
 
 

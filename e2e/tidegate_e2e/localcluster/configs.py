@@ -68,6 +68,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     default_runtime_name = "runc"
     [{cri}.containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+      [{cri}.containerd.runtimes.runc.options]
+        Root = "{state}/runc"
 """
 
 
@@ -120,6 +122,7 @@ def kubelet(plan: Plan, pki: Path) -> str:
             "imageGCLowThresholdPercent": 99,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "0%"},
             "resolvConf": "",
+            "volumePluginDir": str(plan.state / "kubelet" / "volume-plugins"),
             "podLogsDir": str(plan.state / "logs" / "pods"),
             "serializeImagePulls": False,
             "nodeStatusUpdateFrequency": "5s",

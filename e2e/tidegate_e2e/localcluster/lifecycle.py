@@ -1,6 +1,7 @@
 """Bring an instance up, whatever an earlier run or crash left, and take it down to nothing."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from tidegate_e2e.localcluster.progress import say, step
 from tidegate_e2e.localcluster.system import (
     ClusterError,
     CommandError,
-    end,
+    PrerequisiteError,
+    end_all,
     install_packages,
+    locked,
+    processes_inside,
     processes_with,
     run,
     running,
@@ -28,37 +32,34 @@ _READY_S = 90
 
 def up(plan: Plan) -> None:
     """Return when the node is Ready; raises ClusterError with the log to read."""
+    _require_root()
     install_packages()
     folder = binaries.ensure()
-    if _healthy(plan, folder):
-        say(f"==> cluster {plan.instance} is up")
-        return
-    with step(f"start cluster {plan.instance} ({plan.server})"):
-        _forget_another_boot(plan)
-        network.create(plan)
-        network.create_cgroups(plan)
-        programs = _prepare(plan, folder)
-        for component in programs[:2]:  # etcd, containerd
-            _start(plan, component)
-        _import_pause_image(plan)
-        for component in programs[2:]:
-            _start(plan, component)
-        _wait_ready(plan, folder)
+    with locked(_lock(plan)):
+        if _healthy(plan):
+            say(f"==> cluster {plan.instance} is up")
+            return
+        with step(f"start cluster {plan.instance} ({plan.server})"):
+            _start_all(plan, folder)
 
 
 def down(plan: Plan) -> None:
     """End every process of the instance by pid and remove what it left; images are kept."""
-    with step(f"stop cluster {plan.instance}"):
+    _require_root()
+    with locked(_lock(plan)), step(f"stop cluster {plan.instance}"):
         pids = plan.state / "pids"
         for name in ("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager"):
             stop(pids / name)
-        network.end_cgroups(plan)
-        end(processes_with(str(plan.socket)))  # containerd's shims name it in their arguments
+        network.end_pods(plan)
+        end_all(lambda: processes_with(str(plan.socket)))  # containerd's shims name it
         for name in ("kube-apiserver", "containerd", "etcd"):
             stop(pids / name)
-        network.end_cgroups(plan)
+        end_all(lambda: processes_inside(plan.namespace_file))  # what lost its supervisor
+        network.end_pods(plan)
+        network.remove_cgroups(plan)
         _unmount(plan)
         network.remove(plan)
+        _remove_traces(plan)
         _remove_state(plan)
 
 
@@ -75,6 +76,31 @@ def environment(plan: Plan) -> dict[str, str]:
         "KUBECONFIG": str(plan.kubeconfig),
         "PATH": f"{binaries.ensure()}:{helm.ensure().parent}",
     }
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise PrerequisiteError(
+            "the local cluster needs root (network namespace, containerd): run as root, install "
+            "docker and kind, or set KUBECONFIG to a cluster"
+        )
+
+
+def _lock(plan: Plan) -> Path:
+    return plan.state.with_suffix(".lock")
+
+
+def _start_all(plan: Plan, folder: Path) -> None:
+    _forget_another_boot(plan)
+    network.create(plan)
+    network.create_cgroups(plan)
+    programs = _prepare(plan, folder)
+    for component in programs[:2]:  # etcd, containerd
+        _start(plan, component)
+    _import_pause_image(plan)
+    for component in programs[2:]:
+        _start(plan, component)
+    _wait_ready(plan)
 
 
 def _prepare(plan: Plan, folder: Path) -> tuple[Component, ...]:
@@ -99,7 +125,8 @@ def _start(plan: Plan, component: Component) -> None:
     start(
         plan.state / "pids" / component.name,
         plan.state / "logs" / f"{component.name}.log",
-        [*network.enter(plan), *component.command],
+        component.command,
+        network.enter(plan),
     )
 
 
@@ -109,18 +136,18 @@ def _import_pause_image(plan: Plan) -> None:
         images.import_into(plan, images.pause_archive())
 
 
-def _wait_ready(plan: Plan, folder: Path) -> None:
+def _wait_ready(plan: Plan) -> None:
     _wait(
-        lambda: _healthy(plan, folder),
+        lambda: _healthy(plan),
         _READY_S,
         f"{plan.state}/logs/kube-apiserver.log and kubelet.log",
     )
 
 
-def _healthy(plan: Plan, folder: Path) -> bool:
+def _healthy(plan: Plan) -> bool:
     if not all(status(plan).values()):
         return False
-    kubectl = [f"{folder}/kubectl", f"--kubeconfig={plan.kubeconfig}", "--request-timeout=3s"]
+    kubectl = [*binaries.kubectl(plan.kubeconfig), "--request-timeout=3s"]
     try:
         node = json.loads(run(*kubectl, "get", "node", plan.node, "-o", "json"))
         run(*kubectl, "get", "serviceaccount", "default")
@@ -161,6 +188,18 @@ def _unmount(plan: Plan) -> None:
     inside = [mount for mount in mounts if mount.startswith(f"{plan.state}/")]
     for mount in sorted(inside, key=len, reverse=True):
         run("umount", "-l", mount, check=False)
+
+
+def _remove_traces(plan: Plan) -> None:
+    """Remove what containerd and the kubelet write outside the state folder."""
+    tasks = plan.state / "containerd" / "state" / "io.containerd.runtime.v2.task" / "k8s.io"
+    for address in tasks.glob("*/address"):  # of a shim that could not clean up: it was killed
+        Path(address.read_text().strip().removeprefix("unix://")).unlink(missing_ok=True)
+    for task in tasks.glob("*"):
+        shutil.rmtree(Path("/run/containerd/runc/k8s.io") / task.name, ignore_errors=True)
+    for link in Path("/var/log/containers").glob("*.log"):
+        if link.is_symlink() and link.readlink().is_relative_to(plan.state):
+            link.unlink()
 
 
 def _remove_state(plan: Plan) -> None:

@@ -1,10 +1,11 @@
 """The instance's network namespace, its link to the host, and the cgroups of its pods."""
 
 import contextlib
+import time
 from pathlib import Path
 
 from tidegate_e2e.localcluster.plan import Plan
-from tidegate_e2e.localcluster.system import end, run
+from tidegate_e2e.localcluster.system import CommandError, end_all, run
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -14,12 +15,13 @@ def enter(plan: Plan) -> list[str]:
 
     nsenter, not `ip netns exec`: that one remounts /sys and hides the cgroups from the kubelet.
     """
-    return ["nsenter", f"--net=/var/run/netns/{plan.namespace}"]
+    return ["nsenter", f"--net={plan.namespace_file}"]
 
 
 def create(plan: Plan) -> None:
     """Make namespace, veth pair and routes; what exists is kept."""
-    if plan.namespace not in run("ip", "netns", "list").split():
+    if not _usable(plan):
+        remove(plan)
         run("ip", "netns", "add", plan.namespace)
     if not _exists(plan.host_link):
         run(
@@ -42,8 +44,17 @@ def remove(plan: Plan) -> None:
     """Delete the link (its routes go with it) and the namespace."""
     if _exists(plan.host_link):
         run("ip", "link", "delete", plan.host_link)
-    if plan.namespace in run("ip", "netns", "list").split():
+    if plan.namespace_file.exists():
         run("ip", "netns", "delete", plan.namespace)
+
+
+def _usable(plan: Plan) -> bool:
+    """Whether the namespace can be entered; after a reboot only its file may be left."""
+    try:
+        run(*enter(plan), "true")
+    except CommandError:
+        return False
+    return True
 
 
 def create_cgroups(plan: Plan) -> None:
@@ -55,24 +66,36 @@ def create_cgroups(plan: Plan) -> None:
                 (folder / plan.cgroup / name).write_text((folder / name).read_text())
 
 
-def end_cgroups(plan: Plan) -> None:
-    """End every process of the instance's pods and remove their cgroups."""
-    for folder in _hierarchies():
-        root = folder / plan.cgroup
-        for members in root.rglob("cgroup.procs"):
-            end(int(pid) for pid in members.read_text().split())
-    for folder in _hierarchies():
-        root = folder / plan.cgroup
-        for child in sorted(root.rglob("*"), key=lambda path: -len(path.parts)):
-            if child.is_dir():
-                _remove(child)
-        if root.exists():
-            _remove(root)
+def end_pods(plan: Plan) -> None:
+    """End every process of the instance's pods."""
+    end_all(lambda: _members(plan))
 
 
-def _remove(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # a process is still leaving: `down` tries again
-        folder.rmdir()
+def remove_cgroups(plan: Plan, patience_s: float = 10) -> None:
+    """Remove the pods' cgroups; the kernel refuses while a process is still leaving."""
+    deadline = time.monotonic() + patience_s
+    while any(not _remove(folder / plan.cgroup) for folder in _hierarchies()):
+        if time.monotonic() > deadline:
+            raise CommandError(f"cgroup {plan.cgroup} below {_CGROUPS} cannot be removed")
+        time.sleep(0.1)
+
+
+def _members(plan: Plan) -> list[int]:
+    found: set[int] = set()
+    for folder in _hierarchies():
+        for members in (folder / plan.cgroup).rglob("cgroup.procs"):
+            with contextlib.suppress(FileNotFoundError):  # its last process left meanwhile
+                found.update(int(pid) for pid in members.read_text().split())
+    return sorted(found)
+
+
+def _remove(root: Path) -> bool:
+    """Remove a cgroup and all below it, the deepest first; False when something is in use."""
+    folders = [path for path in root.rglob("*") if path.is_dir()]
+    for folder in [*sorted(folders, key=lambda path: -len(path.parts)), root]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    return not root.exists()
 
 
 def _hierarchies() -> list[Path]:

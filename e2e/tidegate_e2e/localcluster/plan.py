@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-INSTANCES = ("demo", "test")
+INSTANCES = ("demo", "test", "scratch")  # scratch: for breaking the cluster itself
 _LINKS = ipaddress.IPv4Network("198.18.255.0/24")  # one /30 an instance: host and node
 _PODS = ipaddress.IPv4Network("198.18.64.0/18")  # one /20 an instance
 _SERVICES = ipaddress.IPv4Network("198.19.0.0/16")  # one /24 an instance
@@ -30,6 +30,11 @@ class Plan:
     def namespace(self) -> str:
         """Return the network namespace's name."""
         return f"tidegate-{self.instance}"
+
+    @property
+    def namespace_file(self) -> Path:
+        """Return where the network namespace is mounted."""
+        return Path("/var/run/netns") / self.namespace
 
     @property
     def node(self) -> str:

@@ -5,12 +5,14 @@ ClusterError
   +-- PrerequisiteError   something is missing that cannot be installed here; says how to get it
 """
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tidegate_e2e.localcluster.progress import say
@@ -28,8 +30,6 @@ PACKAGES = {
     "ip": "iproute2",
     "conntrack": "conntrack",
     "socat": "socat",
-    "busybox": "busybox-static",
-    "git": "git",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }
 
@@ -46,11 +46,14 @@ class PrerequisiteError(ClusterError):
     """Something is missing that this program cannot install."""
 
 
-def run(*command: str, check: bool = True, stdin: str | None = None, quiet_s: float = 600) -> str:
+def run(*command: str, check: bool = True, limit_s: float = 600, cwd: Path | None = None) -> str:
     """Run a program and return its standard output; CommandError with its last words."""
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, check=False, timeout=quiet_s
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=limit_s, cwd=cwd
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(f"{' '.join(command)} did not end within {limit_s:.0f} s") from error
     if check and done.returncode:
         words = (done.stderr or done.stdout).strip()[-2000:]
         raise CommandError(f"{' '.join(command)} ended with {done.returncode}: {words}")
@@ -59,15 +62,14 @@ def run(*command: str, check: bool = True, stdin: str | None = None, quiet_s: fl
 
 def stream(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
     """Run a long program and pass its output on, line by line, as it comes."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=cwd
-    )
-    assert process.stdout is not None  # noqa: S101  # given by PIPE above
     tail: list[str] = []
-    for line in process.stdout:
-        say(f"    {line.rstrip()}")
-        tail = [*tail[-20:], line]
-    if process.wait():
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=cwd
+    ) as process:
+        for line in process.stdout or ():
+            say(f"    {line.rstrip()}")
+            tail = [*tail[-20:], line]
+    if process.returncode:
         raise CommandError(f"{command[0]} ended with {process.returncode}: {''.join(tail)}")
 
 
@@ -82,26 +84,41 @@ def install_packages(needed: Iterable[str] = PACKAGES) -> None:
             f"apt-get install {' '.join(missing)}) or run as root on Debian"
         )
     say(f"    apt-get install {' '.join(missing)}")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends"]):
-        names = missing if arguments[0] == "install" else []
-        subprocess.run(
-            ["apt-get", *arguments, *names], check=True, env=environment, stdout=subprocess.DEVNULL
-        )
+    os.environ.setdefault("DEBIAN_FRONTEND", "noninteractive")
+    run("apt-get", "update", "-qq")
+    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing)
 
 
 def _present(name: str) -> bool:
     return Path(name).exists() if name.startswith("/") else shutil.which(name) is not None
 
 
-def start(pid_file: Path, log: Path, command: Sequence[str]) -> None:
-    """Start `command` under a supervisor in a session of its own, unless it runs already."""
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that two terminals do not start or stop one instance at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"    waiting for another process that holds {path}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def start(pid_file: Path, log: Path, command: Sequence[str], enter: Sequence[str] = ()) -> None:
+    """Start `command` under a supervisor in a session of its own, unless it runs already.
+
+    `enter` is a prefix that replaces itself by the command (nsenter). What a killed supervisor
+    left running is ended first: it would hold the ports for ever, unsupervised.
+    """
     if running(pid_file):
         return
+    end_all(lambda: processes_of(command))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["bash", "-c", _SUPERVISE, "supervise", *command],
+            ["bash", "-c", _SUPERVISE, "supervise", *enter, *command],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True, cwd="/",
         )  # fmt: skip
@@ -135,15 +152,49 @@ def end(pids: Iterable[int]) -> None:
             continue
 
 
+def end_all(find: Callable[[], Sequence[int]], patience_s: float = 10) -> None:
+    """End what `find` finds until it finds nothing; a process in a system call leaves late."""
+    deadline = time.monotonic() + patience_s
+    while pids := find():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"processes {list(pids)} do not end: look at /proc/PID/stack")
+        end(pids)
+        time.sleep(0.05)
+
+
 def processes_with(argument: str) -> list[int]:
-    """Return the pids of processes whose command line holds `argument` (a path of ours)."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            words = _read(entry / "cmdline").split("\0")
-            if argument in words:
-                found.append(int(entry.name))
-    return found
+    """Return the pids of processes that have `argument` (a path of ours) as a whole argument."""
+    return [pid for pid in _pids() if argument in arguments_of(pid)]
+
+
+def processes_of(command: Sequence[str]) -> list[int]:
+    """Return the pids of processes that run exactly `command`."""
+    return [pid for pid in _pids() if arguments_of(pid) == list(command)]
+
+
+def processes_inside(namespace: Path) -> list[int]:
+    """Return the pids of processes whose network namespace is the one mounted at `namespace`."""
+    if not namespace.exists():
+        return []
+    inode = namespace.stat().st_ino
+    return [pid for pid in _pids() if _link(Path(f"/proc/{pid}/ns/net")) == f"net:[{inode}]"]
+
+
+def arguments_of(pid: int) -> list[str]:
+    """Return a process's command line, [] once it is gone."""
+    return _read(Path(f"/proc/{pid}/cmdline")).split("\0")[:-1]
+
+
+def _pids() -> list[int]:
+    names = (entry.name for entry in Path("/proc").iterdir())
+    return [int(name) for name in names if name.isdigit() and int(name) != os.getpid()]
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""
 
 
 def _owned_pid(pid_file: Path) -> int | None:
