@@ -82,7 +82,11 @@ async def _listen(
     stack: AsyncExitStack, app: web.Application, host: str, port: int, shutdown_s: float
 ) -> None:
     runner = web.AppRunner(
-        app, access_log=None, keepalive_timeout=_KEEP_ALIVE_S, shutdown_timeout=shutdown_s
+        app,
+        access_log=None,
+        keepalive_timeout=_KEEP_ALIVE_S,
+        shutdown_timeout=shutdown_s,
+        auto_decompress=False,  # a packed body goes to the worker as it came
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
