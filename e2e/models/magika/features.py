@@ -57,6 +57,6 @@ class Rules:
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         score, raw = float(probabilities[best]), self.labels[best]
         label = self.overwrite.get(raw, raw)
-        if label == raw and score < self.thresholds.get(raw, self.default_threshold):
+        if score < self.thresholds.get(raw, self.default_threshold):
             label = "txt" if label in self.text_labels else "unknown"
         return Answer(label, score)
