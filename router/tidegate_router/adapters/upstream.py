@@ -5,7 +5,6 @@ UpstreamError
   +-- BrokenError        the connection broke before the answer was complete
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,6 +15,7 @@ from yarl import URL
 
 from tidegate_router.core.headers import Pairs
 from tidegate_router.core.request import Attempt
+from tidegate_router.lane import clock
 
 _CONNECT_S = 1.5
 _IDLE_S = 30.0
@@ -78,11 +78,10 @@ class Upstream:
 
     async def ask(self, attempt: Attempt, request: WorkerRequest) -> WorkerAnswer:
         """Return the whole answer; raises UpstreamError."""
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
+        started_s = clock()
         async with self.open(attempt, request) as answer:
             body = await answer.read()
-            return WorkerAnswer(answer.status, answer.headers, body, loop.time() - started_s)
+            return WorkerAnswer(answer.status, answer.headers, body, clock() - started_s)
 
     def open(self, attempt: Attempt, request: WorkerRequest) -> "OpenAnswer":
         """Return an answer to be read piece by piece, as a context manager."""
