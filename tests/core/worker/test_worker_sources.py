@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tidegate_api.digest import folder_digest
 from tidegate_api.names import Reason
 from tidegate_api.template import Model
-from tidegate_worker.core.digest import folder_digest, verify
+from tidegate_worker.core.digest import verify
 from tidegate_worker.core.errors import ModelError, one_line, shown
 from tidegate_worker.core.sources import (
     Placement,

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tidegate_api.digest import folder_digest
 from tidegate_api.names import Reason
 from tidegate_api.template import Model
 from tidegate_worker.core.credentials import FILES
-from tidegate_worker.core.digest import folder_digest, verify
+from tidegate_worker.core.digest import verify
 from tidegate_worker.core.errors import ModelError, shown
 from tidegate_worker.core.modelconfig import DeviceKind, render
 from tidegate_worker.core.sources import (
@@ -98,7 +99,7 @@ def _is_content(folder: str, name: str) -> bool:
 
 
 def digest(source: Path) -> str:
-    """Return a file's sha256, or a folder's (core/digest.py)."""
+    """Return a file's sha256, or a folder's (tidegate_api/digest.py)."""
     if source.is_file():
         return _file_digest(source)
     return folder_digest(
