@@ -197,6 +197,11 @@ def _remove_traces(plan: Plan) -> None:
         Path(address.read_text().strip().removeprefix("unix://")).unlink(missing_ok=True)
     for task in tasks.glob("*"):
         shutil.rmtree(Path("/run/containerd/runc/k8s.io") / task.name, ignore_errors=True)
+    results = Path("/var/lib/cni/results")  # libcni's, one of ours and one of "lo" for each pod
+    for result in results.glob(f"{plan.node}-*-eth0"):
+        sandbox = result.name.removeprefix(f"{plan.node}-").removesuffix("-eth0")
+        (results / f"cni-loopback-{sandbox}-lo").unlink(missing_ok=True)
+        result.unlink()
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and link.readlink().is_relative_to(plan.state):
             link.unlink()

@@ -101,7 +101,7 @@ def _remove(root: Path) -> bool:
 def _hierarchies() -> list[Path]:
     if (_CGROUPS / "cgroup.controllers").exists():
         return [_CGROUPS]
-    return [path for path in _CGROUPS.iterdir() if path.is_dir() and path.name != "unified"]
+    return [path for path in _CGROUPS.iterdir() if path.is_dir()]
 
 
 def _exists(link: str) -> bool:

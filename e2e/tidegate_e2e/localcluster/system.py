@@ -109,16 +109,17 @@ def locked(path: Path) -> Iterator[None]:
 def start(pid_file: Path, log: Path, command: Sequence[str], enter: Sequence[str] = ()) -> None:
     """Start `command` under a supervisor in a session of its own, unless it runs already.
 
-    `enter` is a prefix that replaces itself by the command (nsenter). What a killed supervisor
-    left running is ended first: it would hold the ports for ever, unsupervised.
+    `enter` is a prefix that replaces itself by the command (nsenter). What a killed supervisor, or
+    a `start` killed before it wrote the pid, left running is ended first: it would hold the ports.
     """
     if running(pid_file):
         return
-    end_all(lambda: processes_of(command))
+    supervisor = ["bash", "-c", _SUPERVISE, "supervise", *command]
+    end_all(lambda: processes_of(supervisor) + processes_of(command))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["bash", "-c", _SUPERVISE, "supervise", *enter, *command],
+            [*enter, *supervisor],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True, cwd="/",
         )  # fmt: skip
@@ -206,8 +207,14 @@ def _owned_pid(pid_file: Path) -> int | None:
 
 def _started(pid: int) -> str:
     """Return the kernel's start time of a live process, "" for none; a pid alone is reused."""
+    fields = _stat(pid)
+    return fields[19] if fields else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """Return /proc/PID/stat from the state on (proc(5)); [] for none and for a zombie."""
     fields = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""
+    return fields if fields and fields[0] != "Z" else []
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
@@ -217,12 +224,9 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         return
 
 
-def _group_alive(pid: int) -> bool:
-    try:
-        os.killpg(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _group_alive(group: int) -> bool:
+    """Whether a live process is in the group; zombies wait for their parent, not for us."""
+    return any(fields[2] == str(group) for fields in map(_stat, _pids()) if fields)
 
 
 def _read(path: Path) -> str:
