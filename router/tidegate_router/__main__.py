@@ -21,6 +21,7 @@ from tidegate_router.http_lane import HttpLane
 from tidegate_router.settings import Settings
 
 _log = logging.getLogger("tidegate_router")
+_LAST_REQUESTS_S = 45.0  # what is in flight when a drain ends may take this long
 _KEEP_ALIVE_S = 75.0  # longer than tritonclient's pools keep a connection
 
 
@@ -48,7 +49,7 @@ async def _run(read: Settings) -> int:
         stack.push_async_callback(upstream.close)
         lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes)
         grpc = GrpcLane(dispatcher, routes, metrics, read)
-        await _listen(stack, lane.make_app(), read.host, read.http_port, read.drain_s)
+        await _listen(stack, lane.make_app(), read.host, read.http_port, _LAST_REQUESTS_S)
         await _listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)
         if read.grpc_port >= 0:
             await grpc.start()

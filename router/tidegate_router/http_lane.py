@@ -14,6 +14,7 @@ from tidegate_api.names import DroppedReason
 from tidegate_router.adapters.routes import Routes
 from tidegate_router.adapters.upstream import (
     BrokenError,
+    OpenAnswer,
     UnreachableError,
     Upstream,
     WorkerAnswer,
@@ -37,6 +38,37 @@ _METADATA = {
 
 
 @dataclass(slots=True)
+class _Relay:
+    """One stream on its way to a client: either `response` has begun, or `answer` is an error."""
+
+    request: web.Request
+    started_s: float
+    response: web.StreamResponse | None = None
+    answer: WorkerAnswer | None = None
+    first_byte_s: float | None = None
+
+    async def begin(self, response: web.StreamResponse) -> None:
+        """Send the head."""
+        self.first_byte_s, self.response = clock(), response
+        await response.prepare(self.request)
+
+    async def write(self, piece: bytes) -> None:
+        """Send a piece of the body."""
+        if self.response is not None:
+            await self.response.write(piece)
+
+    def cut(self) -> None:
+        """Break the connection: a proper end would call a truncated stream complete."""
+        if self.response is not None and self.request.transport is not None:
+            self.request.transport.abort()
+
+    def ended(self, outcome: Outcome, detail: str = "") -> Ending:
+        """Return the attempt's end; its latency is the time to the first byte."""
+        until_s = clock() if self.first_byte_s is None else self.first_byte_s
+        return Ending(outcome=outcome, latency_s=until_s - self.started_s, detail=detail)
+
+
+@dataclass(slots=True)
 class HttpLane:
     """All handlers of the public port. `draining` makes it not ready and closes connections."""
 
@@ -56,10 +88,9 @@ class HttpLane:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; whatever happens is an answer with a reason."""
-        identity = request.headers.get(names.HEADER_REQUEST_ID) or uuid.uuid4().hex
         answer = await self._answer(request)
         if not answer.prepared:
-            answer.headers[names.HEADER_REQUEST_ID] = identity
+            answer.headers[names.HEADER_REQUEST_ID] = _identity(request)
             if self.draining:
                 answer.force_close()
         return answer
@@ -110,7 +141,10 @@ class HttpLane:
         work = WorkerRequest(
             method=request.method,
             target=f"{parsed.upstream}?{query}" if query else parsed.upstream,
-            headers=headers.strip_request(_pairs(request)),
+            headers=[
+                *headers.strip_request(_pairs(request)),
+                (names.HEADER_REQUEST_ID, _identity(request)),
+            ],
             body=body or None,
         )
         try:
@@ -190,32 +224,63 @@ class HttpLane:
             attempt = await self._acquire(route)
             if isinstance(attempt, Refusal):
                 return self._refuse(attempt, route)
-            started_s, response = clock(), None
+            relay = _Relay(request, started_s=clock())
             try:
-                async with self.upstream.open(attempt, work) as answer:
-                    route.answered = True
-                    response = web.StreamResponse(
-                        status=answer.status,
-                        headers=CIMultiDict(headers.strip_response(answer.headers)),
-                    )
-                    self._mark(response, route, attempt)
-                    await response.prepare(request)
-                    async for piece in answer.pieces():
-                        await response.write(piece)
-                ending = _ended(judge_http(answer.status), started_s)
-            except UnreachableError as error:
-                ending = _ended(Outcome.UNREACHABLE, started_s, str(error))
-            except BrokenError as error:
-                ending = _ended(Outcome.LOST, started_s, str(error))
-            except ConnectionError:
-                ending = _ended(Outcome.CANCELLED, started_s)
+                ending = await self._relay(relay, route, attempt, work)
             finally:
                 self.dispatcher.release(attempt)
             step = self.dispatcher.settle(route, attempt, ending, clock())
-            if response is not None:
-                return response
+            if relay.response is not None:
+                self._count(route, relay.response.status)
+                return relay.response
             if isinstance(step, Refusal):
                 return self._refuse(step, route)
+            if step is Step.FORWARD and relay.answer is not None:
+                return self._pass_on(route, attempt, relay.answer, request)
+            self._count_retry(route)
+
+    async def _relay(
+        self, relay: "_Relay", route: Route, attempt: Attempt, work: WorkerRequest
+    ) -> Ending:
+        """Pass one worker's stream on; the attempt's time runs until its first byte."""
+        try:
+            async with (
+                asyncio.timeout(attempt.timeout_s) as limit,
+                self.upstream.open(attempt, work) as answer,
+            ):
+                if answer.status >= 400:
+                    body = await answer.read()
+                    seconds = clock() - relay.started_s
+                    relay.answer = WorkerAnswer(answer.status, answer.headers, body, seconds)
+                    return relay.ended(judge_http(answer.status, body))
+                async for piece in answer.pieces():
+                    if relay.response is None:
+                        route.answered = True
+                        limit.reschedule(None)
+                        await self._begin_stream(relay, route, attempt, answer)
+                    await relay.write(piece)
+        except UnreachableError as error:
+            return relay.ended(Outcome.UNREACHABLE, str(error))
+        except BrokenError as error:
+            relay.cut()
+            return relay.ended(Outcome.LOST, str(error))
+        except TimeoutError:
+            return relay.ended(Outcome.TIMEOUT)
+        except ConnectionError:
+            return relay.ended(Outcome.CANCELLED)
+        if relay.response is None:
+            await self._begin_stream(relay, route, attempt, answer)
+        return relay.ended(Outcome.OK)
+
+    async def _begin_stream(
+        self, relay: "_Relay", route: Route, attempt: Attempt, answer: OpenAnswer
+    ) -> None:
+        response = web.StreamResponse(
+            status=answer.status,
+            headers=CIMultiDict(headers.strip_response(answer.headers)),
+        )
+        self._mark(response, route, attempt, relay.request)
+        await relay.begin(response)
 
     async def _acquire(self, route: Route) -> Attempt | Refusal:
         began_s, first = clock(), route.attempts == 0
@@ -233,16 +298,19 @@ class HttpLane:
             headers=CIMultiDict(headers.strip_response(answer.headers)),
             body=answer.body,
         )
-        self._mark(response, route, attempt)
-        if request.headers.get(names.HEADER_EXPLAIN) == "true":
-            response.headers[names.HEADER_EXPLAIN] = self.dispatcher.explain(route, attempt)
+        self._mark(response, route, attempt, request)
         self._count(route, answer.status)
         return response
 
-    def _mark(self, response: web.StreamResponse, route: Route, attempt: Attempt) -> None:
+    def _mark(
+        self, response: web.StreamResponse, route: Route, attempt: Attempt, request: web.Request
+    ) -> None:
         response.headers[names.HEADER_WORKER] = attempt.worker_name
         response.headers[names.HEADER_REVISION] = attempt.revision
         response.headers[names.HEADER_ATTEMPTS] = str(route.attempts)
+        response.headers[names.HEADER_REQUEST_ID] = _identity(request)
+        if request.headers.get(names.HEADER_EXPLAIN) == "true":
+            response.headers[names.HEADER_EXPLAIN] = self.dispatcher.explain(route, attempt)
 
     def _refuse(self, refusal: Refusal, route: Route | None = None) -> web.Response:
         self.telemetry.shed.labels(refusal.reason.value).inc()
@@ -280,6 +348,15 @@ def _check(request: web.Request, parsed: Parsed) -> Refusal | None:
     header = request.headers.get(names.HEADER_POOL)
     named = path.pool_name(header) if header is not None else ""
     return named if isinstance(named, Refusal) else None
+
+
+def _identity(request: web.Request) -> str:
+    """Return the request's id: the client's, or a new one."""
+    known = request.get("identity")
+    if known is None:
+        known = request.headers.get(names.HEADER_REQUEST_ID) or uuid.uuid4().hex
+        request["identity"] = known
+    return str(known)
 
 
 def _pairs(request: web.Request) -> headers.Pairs:

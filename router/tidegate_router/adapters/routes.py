@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tidegate_api.names import (
 from tidegate_api.routetable import RouteTableSpec
 from tidegate_api.template import JsonObject
 from tidegate_router.adapters import snapshot
-from tidegate_router.adapters.kube import ExpiredError, KubeError, KubeReader
+from tidegate_router.adapters.kube import ExpiredError, KubeError, KubeReader, Query
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.endpoints import Endpoint, Pool
 from tidegate_router.core.slices import pool_of, read_slice
@@ -45,13 +46,20 @@ class Routes:
     _unsaved: bool = False
 
     def tables_listed(self, scope: str, items: list[JsonObject], scopes: int) -> None:
-        """Take a whole list of one scope; the first full set makes the router Ready."""
-        parsed = ((_key(item), _spec(item)) for item in items)
-        self._objects[scope] = {key: spec for key, spec in parsed if spec is not None}
+        """Take a whole list of one scope; the first full set makes the router Ready.
+
+        A table that cannot be read leaves the last good one in place. What the first list shows
+        may be old: it proves no life.
+        """
+        before = self._objects.get(scope, {})
+        parsed = {_key(item): _spec(item) or before.get(_key(item)) for item in items}
+        self._objects[scope] = {key: spec for key, spec in parsed.items() if spec is not None}
         if len(self._objects) < scopes:
             return
         everything = {key: spec for found in self._objects.values() for key, spec in found.items()}
-        self._applied(self.book.relist(everything, clock()), fresh=True)
+        known = set(self.book.applied) if self.synced else set()
+        changed = self.book.relist(everything, clock())
+        self._applied(changed, fresh=bool(changed & known))
         self.ready = self.synced = True
 
     def table_event(self, scope: str, kind: str, item: JsonObject) -> None:
@@ -145,59 +153,61 @@ class KubernetesRoutes:
             group.create_task(self._lease())
 
     async def _tables(self, scope: str) -> None:
-        path = _path(f"/apis/{API_VERSION}", scope, PLURALS[Kind.ROUTE_TABLE])
         scopes = len(self.namespaces) or 1
-
-        async def once() -> None:
-            items, version = await self.reader.list(path, {})
-            self.routes.tables_listed(scope, items, scopes)
-            async for kind, item in self.reader.watch(path, {}, version):
-                self.routes.table_event(scope, kind, item)
-
-        await self._for_ever(once, self._lost)
+        await self._keep(
+            _path(f"/apis/{API_VERSION}", scope, PLURALS[Kind.ROUTE_TABLE]),
+            {},
+            lambda items: self.routes.tables_listed(scope, items, scopes),
+            lambda kind, item: self.routes.table_event(scope, kind, item),
+            self._lost,
+        )
 
     async def _slices(self, scope: str) -> None:
-        path = _path("/apis/discovery.k8s.io/v1", scope, "endpointslices")
-        query = {"labelSelector": LABEL_POOL}
-
-        async def once() -> None:
-            items, version = await self.reader.list(path, query)
-            self.routes.slices_listed(scope, items)
-            async for kind, item in self.reader.watch(path, query, version):
-                self.routes.slice_event(kind, item)
-
-        await self._for_ever(once)
+        await self._keep(
+            _path("/apis/discovery.k8s.io/v1", scope, "endpointslices"),
+            {"labelSelector": LABEL_POOL},
+            lambda items: self.routes.slices_listed(scope, items),
+            self.routes.slice_event,
+        )
 
     async def _lease(self) -> None:
-        path = _path("/apis/coordination.k8s.io/v1", self.operator_namespace, "leases")
-        query = {"fieldSelector": f"metadata.name={ROUTES_LEASE}"}
-
-        async def once() -> None:
-            items, version = await self.reader.list(path, query)
+        def listed(items: list[JsonObject]) -> None:
             for item in items:
                 self.routes.lease_event(item)
-            async for _, item in self.reader.watch(path, query, version):
-                self.routes.lease_event(item)
 
-        await self._for_ever(once)
+        await self._keep(
+            _path("/apis/coordination.k8s.io/v1", self.operator_namespace, "leases"),
+            {"fieldSelector": f"metadata.name={ROUTES_LEASE}"},
+            listed,
+            lambda _, item: self.routes.lease_event(item),
+        )
 
-    async def _for_ever(
-        self, once: Callable[[], Awaitable[None]], lost: Callable[[], None] | None = None
+    async def _keep(
+        self,
+        path: str,
+        query: Query,
+        listed: Callable[[list[JsonObject]], None],
+        event: Callable[[str, JsonObject], None],
+        lost: Callable[[], None] | None = None,
     ) -> None:
-        """Repeat list and watch; a list that fails for 5 s counts as lost."""
-        delay_s, failing_since_s = _BACKOFF_S[0], clock()
+        """List, watch, and list again for ever; listing that fails for 5 s counts as lost."""
+        delay_s, listed_s = _BACKOFF_S[0], clock()
         while True:
             try:
-                await once()
-                delay_s, failing_since_s = _BACKOFF_S[0], clock()
+                items, version = await self.reader.list(path, query)
+                listed(items)
+                delay_s, listed_s = _BACKOFF_S[0], math.inf
+                async for kind, item in self.reader.watch(path, query, version):
+                    event(kind, item)
             except ExpiredError:
-                failing_since_s = clock()
+                _log.info("%s: listing again", path)
             except KubeError as error:
                 _log.warning("%s", error)
-                if lost is not None and clock() - failing_since_s >= _SNAPSHOT_AFTER_S:
-                    lost()
-                await asyncio.sleep(delay_s)
-                delay_s = min(_BACKOFF_S[1], delay_s * 2)
+            listed_s = min(listed_s, clock())
+            if lost is not None and clock() - listed_s >= _SNAPSHOT_AFTER_S:
+                lost()
+            await asyncio.sleep(delay_s)
+            delay_s = min(_BACKOFF_S[1], delay_s * 2)
 
     def _lost(self) -> None:
         """The API server is away: go on with what is known, say that it may be old."""
