@@ -151,6 +151,8 @@ def _healthy(plan: Plan) -> bool:
     try:
         node = json.loads(run(*kubectl, "get", "node", plan.node, "-o", "json"))
         run(*kubectl, "get", "serviceaccount", "default")
+        # The node's condition outlives its kubelet by 40 s: ask the kubelet itself.
+        run(*kubectl, "get", "--raw", f"/api/v1/nodes/{plan.node}/proxy/healthz")
     except CommandError:
         return False
     conditions = {c["type"]: c["status"] for c in node["status"].get("conditions", [])}
