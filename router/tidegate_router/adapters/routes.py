@@ -58,7 +58,8 @@ class Routes:
             return
         everything = {key: spec for found in self._objects.values() for key, spec in found.items()}
         known = set(self.book.applied) if self.synced else set()
-        changed = self.book.relist(everything, clock())
+        unreadable = {_key(item) for item in items if _spec(item) is None}
+        changed = self.book.relist(everything, clock(), unreadable)
         self._applied(changed, fresh=bool(changed & known))
         self.ready = self.synced = True
 

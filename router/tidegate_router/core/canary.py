@@ -35,8 +35,19 @@ class TicketDraw:
         revision = self._tickets.pop()
         if revision in servable:
             return revision
-        left = {name: weight for name, weight in wanted.items() if name in servable}
-        return _proportional(left, uniform) if left else revision
+        return pick_by_weight(wanted, servable, uniform) or revision
+
+
+def pick_by_weight(
+    weights: Mapping[str, int], servable: Collection[str], uniform: Uniform
+) -> str | None:
+    """Return a servable revision in proportion to its weight without spending a ticket.
+
+    For requests that no analysis counts (a version is pinned, metadata): they leave the blocks
+    exact for those that it does. None when no servable revision has weight.
+    """
+    left = {name: weight for name, weight in weights.items() if weight > 0 and name in servable}
+    return _proportional(left, uniform) if left else None
 
 
 def tickets(weights: Mapping[str, int]) -> list[str]:

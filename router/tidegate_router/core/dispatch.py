@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from tidegate_api.names import DroppedReason
 from tidegate_api.routetable import RouteTableSpec, Served
 from tidegate_router.core import filters, lookup, pick, refusals
+from tidegate_router.core.canary import pick_by_weight
 from tidegate_router.core.down import DownBook
 from tidegate_router.core.endpoints import Endpoint, EndpointBook, Pool
 from tidegate_router.core.faults import FAILURES, Outcome
@@ -122,7 +123,7 @@ class Dispatcher:
         if ask.version and not servable and view.servable(ask.model, ""):
             text = f"model '{ask.model}' has no version {ask.version}"
             return Refusal(DroppedReason.UNKNOWN_MODEL, text)
-        revision = view.draw.draw(view.revision_weights, servable, self.uniform)
+        revision = self._draw(ask, view, servable)
         if revision is None:
             text = f"pool {lookup.full_name(view.table.pool)} has no revision with weight"
             return Refusal(DroppedReason.NO_WORKERS, text, refusals.RETRY_AFTER_S)
@@ -131,6 +132,15 @@ class Dispatcher:
         if ask.call is not Call.INQUIRY:
             view.in_flight += 1
         return self._route(ask, view, revision, now_s)
+
+    def _draw(self, ask: Ask, view: PoolView, servable: list[str]) -> str | None:
+        """Return the revision; only what analysis counts spends a ticket."""
+        weights = view.revision_weights
+        if ask.call is Call.INQUIRY or ask.version:
+            found = pick_by_weight(weights, servable, self.uniform)
+            if found is not None:
+                return found
+        return view.draw.draw(weights, servable, self.uniform)
 
     def next_attempt(self, route: Route, now_s: float) -> Attempt | Wait | Refusal:
         """Choose a worker and take a slot there, or say until when to wait, or why not."""

@@ -3,10 +3,12 @@
 The texts are Triton's own, checked against each supported version.
 """
 
+import re
 from enum import StrEnum
 
 _UNKNOWN_MODEL = ("request for unknown model", "has no available versions")
 _MALFORMED = ("failed to parse the request json buffer", "unable to parse '")
+_WRAPPING = re.compile(r'\s*\{\s*"error"\s*:\s*"')  # of a message in an HTTP body
 HEAD_BYTES = 512  # of a body or message; more is never needed to judge it
 
 
@@ -48,7 +50,7 @@ def judge_http(status: int, body_head: bytes = b"") -> Outcome:
         return Outcome.NEVER_RAN
     if status == 501 or status < 500:
         return Outcome.CLIENT
-    if any(text_starts in text for text_starts in _MALFORMED):
+    if _WRAPPING.sub("", text, count=1).startswith(_MALFORMED):
         return Outcome.CLIENT
     return Outcome.MODEL_ERROR
 
@@ -70,6 +72,6 @@ def judge_grpc(code: str, message: str = "") -> Outcome:
         return Outcome.CANCELLED
     if code == "DEADLINE_EXCEEDED":
         return Outcome.TIMEOUT
-    if any(known in text for known in _MALFORMED):
+    if text.startswith(_MALFORMED):
         return Outcome.CLIENT
     return Outcome.MODEL_ERROR

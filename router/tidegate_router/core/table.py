@@ -6,7 +6,7 @@ backup and the higher one will not come back. A table in parts is applied when a
 the digests that the index names.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -59,11 +59,24 @@ class TableBook:
         """Take a deletion: an index takes its pool along, a part changes nothing."""
         return self._forget(self._objects.pop(key, None))
 
-    def relist(self, objects: Mapping[Key, RouteTableSpec], now_s: float) -> set[str]:
-        """Replace everything by what a list returned."""
+    def relist(
+        self,
+        objects: Mapping[Key, RouteTableSpec],
+        now_s: float,
+        unreadable: Collection[Key] = (),
+    ) -> set[str]:
+        """Replace everything by what a list returned.
+
+        A pool whose table is there, but `unreadable` for this version, keeps its last good one.
+        """
         self._objects = dict(objects)
         indexes = [(key, spec) for key, spec in objects.items() if spec.role == "Index"]
         living = {spec.pool.uid for _, spec in indexes}
+        living |= {
+            uid
+            for uid, table in self.applied.items()
+            if (table.pool.namespace, table.pool.name) in unreadable
+        }
         changed = {uid for uid in self.applied if uid not in living}
         for uid in changed:
             del self.applied[uid]
