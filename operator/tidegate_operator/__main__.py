@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -32,26 +33,29 @@ def main() -> int:
 
 def _supervise() -> int:
     command = [sys.executable, "-m", "tidegate_operator", *sys.argv[1:]]
-    stopping = False
+    stopping = threading.Event()
     child: subprocess.Popen[bytes] | None = None
 
-    def forward(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
+    def forward(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
         if child is not None:
-            child.send_signal(number)
+            child.terminate()
 
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGINT, forward)
-    while not stopping:
+    code = 0
+    while not stopping.is_set():
         began_s = time.monotonic()
-        child = subprocess.Popen(command, env=os.environ | {"TIDEGATE_CHILD": "1"})  # noqa: S603  # our own interpreter and module
+        # The child reads its input's end as the parent's death.
+        child = subprocess.Popen(  # noqa: S603  # our own interpreter and module
+            command, env=os.environ | {"TIDEGATE_CHILD": "1"}, stdin=subprocess.PIPE
+        )
+        if stopping.is_set():
+            child.terminate()  # the signal came before there was a child to forward it to
         code = child.wait()
-        if stopping:
-            return code
-        if time.monotonic() - began_s < _QUICK_S:
-            time.sleep(_PAUSE_S)
-    return 0
+        if not stopping.is_set() and time.monotonic() - began_s < _QUICK_S:
+            stopping.wait(_PAUSE_S)
+    return code
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tidegate_operator.caches import Caches
 from tidegate_operator.reconciler import Reconciler
 from tidegate_operator.telemetry import Telemetry
 
-_SILENT_S = 180.0  # a watch hears at least a bookmark each minute
+_SILENT_S = 180.0  # a watch ends, or says something, within 75 s
 
 
 @dataclass(slots=True)

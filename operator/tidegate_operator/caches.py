@@ -53,7 +53,9 @@ class Caches:
         wake: Callable[[PoolKey], None],
     ) -> None:
         self._wake = wake
-        self.generation = 0  # counts changes of the set of pools
+        self._specs: dict[PoolKey, tuple[str, str]] = {}  # pool -> UID, generation
+        self.pool_changes = 0  # counts changes of the set of pools and of their specs
+        self.autoscaler_changes = 0
         scopes = namespaces or ("",)
         self._by_kind: dict[str, list[ObjectCache]] = {}
         for resource in (POOLS, TABLES, AUTOSCALERS, *_LABELLED):
@@ -103,12 +105,21 @@ class Caches:
     def _changed(self, item: JsonObject) -> None:
         namespace, name = text(item, "metadata", "namespace"), text(item, "metadata", "name")
         if text(item, "kind") == POOLS.kind:
-            self.generation += 1
+            self._count_pool(PoolKey(namespace, name))
             self._wake(PoolKey(namespace, name))
+        elif text(item, "kind") == AUTOSCALERS.kind:
+            self.autoscaler_changes += 1  # the next tick looks at it
         elif text(item, "kind") == TABLES.kind:
             self._wake(PoolKey(namespace, text(item, "spec", "pool", "name")))
         elif pool := text(item, "metadata", "labels", LABEL_POOL):
             self._wake(PoolKey(namespace, pool))
+
+    def _count_pool(self, key: PoolKey) -> None:
+        item = self.get(POOLS.kind, key)
+        before = self._specs.pop(key, None)
+        if item is not None:
+            self._specs[key] = text(item, "metadata", "uid"), text(item, "metadata", "generation")
+        self.pool_changes += before != self._specs.get(key)
 
     @staticmethod
     def _ignore(item: JsonObject) -> None:

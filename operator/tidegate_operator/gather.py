@@ -17,6 +17,7 @@ from tidegate_operator import caches as kinds
 from tidegate_operator.adapters.scrape import Reading, Scraper, Target
 from tidegate_operator.caches import Caches, PoolKey
 from tidegate_operator.core.observation import (
+    ObservedAutoscaler,
     ObservedPod,
     OperatorSettings,
     OtherPool,
@@ -39,6 +40,7 @@ from tidegate_operator.core.reading import (
     text,
 )
 
+_Versions = tuple[tuple[str, str], ...]  # (name, resourceVersion)
 _LEFT_S = 10.0  # a router that left is waited for this long
 _OTHERS = (kinds.SERVICES, kinds.BUDGETS, kinds.POLICIES)
 
@@ -76,8 +78,9 @@ class Gatherer:
         self._caches = caches
         self._settings = settings
         self._routers = Routers()
-        self._tables_seen: dict[str, tuple[int, float]] = {}  # pool uid -> sequence, epoch seconds
+        self._tables: dict[str, tuple[_Versions, PublishedTable | None]] = {}  # by pool UID
         self._others: tuple[int, tuple[OtherPool, ...]] = (-1, ())
+        self._autoscalers: tuple[int, dict[str, list[ObservedAutoscaler]]] = (-1, {})
         self.acknowledged: dict[str, frozenset[str]] = {}  # pool uid -> pod UIDs let go
         self.workers: Scraper[WorkerState] | None = None
         self.routers: Scraper[RouterState] | None = None
@@ -122,16 +125,12 @@ class Gatherer:
             settings=self._settings,
             deployments=tuple(map(read_deployment, caches.of_pool(kinds.DEPLOYMENTS.kind, key))),
             revisions=tuple(map(read_revision, caches.of_pool(kinds.REVISIONS.kind, key))),
-            others=(*listed, *written),
+            others=(*listed, *self._tables_owned(key), *written),
             pods=pods,
             scrapes=self._scrapes(pods),
             routers=self._members(now_s),
             published=self._published(key, pool.metadata.uid, now_s),
-            autoscalers=tuple(
-                read_autoscaler(item)
-                for item in caches.every(kinds.AUTOSCALERS.kind)
-                if text(item, "metadata", "namespace") == key.namespace
-            ),
+            autoscalers=tuple(self._autoscalers_in(key.namespace)),
             other_pools=self._other_pools(pool.metadata.uid),
             refused=tuple(refused),
         )
@@ -167,28 +166,46 @@ class Gatherer:
             error=reading.error,
         )
 
+    def _tables_owned(self, key: PoolKey) -> list[Owned]:
+        """Return who owns the tables with our names, so that none is taken over."""
+        index = self._caches.get(kinds.TABLES.kind, key)
+        return [read_owned(index)] if index else []
+
     def _published(self, key: PoolKey, uid: str, now_s: float) -> PublishedTable | None:
-        tables = {}
-        for item in self._caches.of_pool(kinds.TABLES.kind, key):
-            if text(item, "spec", "pool", "uid") == uid:
-                tables[text(item, "metadata", "name")] = mapping(item, "spec")
-        index = _parse_table(tables.get(key.name))
-        if index is None:
-            return None
-        parts = {name: _parse_table(spec) for name, spec in tables.items() if name != key.name}
-        whole = assemble(index, {name: part for name, part in parts.items() if part})
-        if whole is None:
-            return None
-        sequence, seen_s = self._tables_seen.get(uid, (-1, 0.0))
-        if sequence != whole.sequence:
-            seen_s = now_s
-            self._tables_seen[uid] = (whole.sequence, now_s)
-        return PublishedTable(spec=whole, written_s=seen_s, part_names=tuple(sorted(parts)))
+        """Return the table as published, parsed once per version."""
+        found = {
+            text(item, "metadata", "name"): item
+            for item in self._caches.of_pool(kinds.TABLES.kind, key)
+            if text(item, "spec", "pool", "uid") == uid
+        }
+        versions = tuple(
+            (name, text(item, "metadata", "resourceVersion")) for name, item in found.items()
+        )
+        known = self._tables.get(uid)
+        if known is None or known[0] != versions:
+            table = _assembled(key.name, found, known[1] if known else None, now_s)
+            known = self._tables[uid] = (versions, table)
+        return known[1]
+
+    def _autoscalers_in(self, namespace: str) -> list[ObservedAutoscaler]:
+        if self._autoscalers[0] != self._caches.autoscaler_changes:
+            grouped: dict[str, list[ObservedAutoscaler]] = {}
+            for item in self._caches.every(kinds.AUTOSCALERS.kind):
+                group = grouped.setdefault(text(item, "metadata", "namespace"), [])
+                group.append(read_autoscaler(item))
+            self._autoscalers = (self._caches.autoscaler_changes, grouped)
+        return self._autoscalers[1].get(namespace, [])
+
+    def forget(self, alive: set[str]) -> None:
+        """Drop what is kept of pools that are gone."""
+        for kept in (self._tables, self.acknowledged):
+            for uid in kept.keys() - alive:
+                del kept[uid]
 
     def _other_pools(self, uid: str) -> tuple[OtherPool, ...]:
-        if self._others[0] != self._caches.generation:
+        if self._others[0] != self._caches.pool_changes:
             every = tuple(map(_other_pool, self._caches.every(kinds.POOLS.kind)))
-            self._others = (self._caches.generation, every)
+            self._others = (self._caches.pool_changes, every)
         return tuple(other for other in self._others[1] if other.identity.uid != uid)
 
 
@@ -207,6 +224,23 @@ def _other_pool(item: JsonObject) -> OtherPool:
     )
     models = records(item, "spec", "template", "models")
     return OtherPool(identity=identity, models=tuple(text(model, "name") for model in models))
+
+
+def _assembled(
+    name: str, found: Mapping[str, JsonObject], before: PublishedTable | None, now_s: float
+) -> PublishedTable | None:
+    """Put the parts of a published table together; None while they do not fit."""
+    index = _parse_table(mapping(found.get(name), "spec"))
+    if index is None:
+        return None
+    parts = {part: _parse_table(mapping(item, "spec")) for part, item in found.items()}
+    del parts[name]
+    whole = assemble(index, {part: spec for part, spec in parts.items() if spec})
+    if whole is None:
+        return None
+    same = before is not None and before.spec.sequence == whole.sequence
+    written_s = before.written_s if before is not None and same else now_s
+    return PublishedTable(spec=whole, written_s=written_s, part_names=tuple(sorted(parts)))
 
 
 def _parse_table(spec: JsonObject | None) -> RouteTableSpec | None:

@@ -7,6 +7,7 @@ parent starts a fresh one.
 import asyncio
 import logging
 import signal
+import sys
 import time
 import uuid
 from contextlib import suppress
@@ -38,7 +39,7 @@ _ROUTES_RENEWAL_S = 2.0
 
 
 class _Stop(Exception):  # noqa: N818  # not an error: the way out of a task group
-    """SIGTERM or SIGINT arrived."""
+    """SIGTERM or SIGINT arrived, or the parent is gone."""
 
 
 async def main(settings: Settings) -> int:
@@ -54,6 +55,7 @@ async def main(settings: Settings) -> int:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_signals())
+            group.create_task(_orphaned())
             group.create_task(serve(make_app(health), settings.port))
             group.create_task(_lead(settings, api, lease, health))
     except* _Stop:
@@ -74,6 +76,17 @@ async def _signals() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
+    raise _Stop
+
+
+async def _orphaned() -> None:
+    """End when the parent is gone, which closes our input: nobody would restart this process."""
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(sys.stdin.fileno(), gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
     raise _Stop
 
 

@@ -23,10 +23,11 @@ from tidegate_operator.core.status import invalid_spec_status
 from tidegate_operator.gather import Gatherer, metadata
 from tidegate_operator.telemetry import Telemetry
 from tidegate_operator.workqueue import WorkQueue
-from tidegate_operator.writer import Writer
+from tidegate_operator.writer import NotLeadingError, Writer
 
 _log = logging.getLogger(__name__)
 _RETRY_S = (0.2, 10.0)
+_TURN_S = 1.0  # a shorter wait in the queue is within the cycle that routers reckon with
 
 
 @dataclass(slots=True)
@@ -64,11 +65,14 @@ class Reconciler:
 
     @property
     def score_lag_s(self) -> float:
-        """Return the age of the oldest score change that waits for the write budget."""
-        return time.monotonic() - min(self._pending.values(), default=time.monotonic())
+        """Return the age of the oldest score change that waits for the write budget or a turn."""
+        now_s = time.monotonic()
+        wait_s = self.queue.oldest_wait_s
+        budget_s = now_s - min(self._pending.values(), default=now_s)
+        return max(budget_s, wait_s if wait_s > _TURN_S else 0.0)
 
     async def reconcile(self, key: PoolKey) -> None:
-        """Bring one pool one step on; temporary errors are tried again with growing delay."""
+        """Bring one pool one step on; errors are tried again with growing delay."""
         document = self._caches.get(kinds.POOLS.kind, key)
         self._telemetry.queue_depth.set(len(self.queue))
         if document is None:
@@ -80,8 +84,12 @@ class Reconciler:
                 delay_s = await self._step(key, document, record)
             record.failures = 0
             self._telemetry.reconciles.labels("ok").inc()
+        except NotLeadingError:
+            raise
         except ApiError as error:
             delay_s = self._failed(key, record, error)
+        except Exception as error:  # noqa: BLE001  # one pool's defect must not stop all others
+            delay_s = self._broken(key, record, error)
         self.queue.add_after(key, delay_s)
 
     async def _step(self, key: PoolKey, document: JsonObject, record: PoolRecord) -> float:
@@ -112,7 +120,7 @@ class Reconciler:
         """Table first: routers must know before workers go."""
         uid = pool.metadata.uid
         if decision.table is not None:
-            await self._write_table(key, decision.table)
+            await self._write_table(key, uid, decision.table)
         else:
             self._pending.pop(key, None)
         for pod, cost in decision.deletion_costs.items():
@@ -126,8 +134,12 @@ class Reconciler:
         for event in decision.events:
             await self._writer.emit(key, document, event)
 
-    async def _write_table(self, key: PoolKey, plan: TablePlan) -> None:
-        """Urgent changes at once; scores within the budget, the longest waiting first."""
+    async def _write_table(self, key: PoolKey, uid: str, plan: TablePlan) -> None:
+        """Urgent changes at once; scores within the budget, the longest waiting first.
+
+        A write that fails no longer waits for the budget: one pool that cannot be written must
+        not make the scores of all others look old.
+        """
         if plan.change is TableChange.SCORES:
             since_s = self._pending.setdefault(key, time.monotonic())
             before_us = sum(1 for waiting_s in self._pending.values() if waiting_s < since_s)
@@ -136,8 +148,8 @@ class Reconciler:
             self._bucket = taken or filled
             if taken is None:
                 return
-        await self._writer.write_table(key, plan)
         self._pending.pop(key, None)
+        await self._writer.write_table(key, uid, plan)
         self._telemetry.table_writes.labels(plan.change.value.lower()).inc()
 
     async def _write_status(
@@ -160,6 +172,8 @@ class Reconciler:
         """Say what is wrong; workers and table stay as they are."""
         meta = metadata(document)
         before = InferencePoolStatus.model_validate(document.get("status") or {})
+        if meta.deletion_timestamp or before.operator not in {None, self._settings.release}:
+            return
         after = invalid_spec_status(
             before,
             release=self._settings.release,
@@ -179,6 +193,12 @@ class Reconciler:
         _log.log(level, "%s", error, extra={"object": str(key)})
         return float(min(_RETRY_S[1], _RETRY_S[0] * 2 ** min(record.failures, 8)))
 
+    def _broken(self, key: PoolKey, record: PoolRecord, error: Exception) -> float:
+        record.failures += 1
+        self._telemetry.reconciles.labels("defect").inc()
+        _log.error("defect: %r", error, exc_info=error, extra={"object": str(key)})
+        return _RETRY_S[1]
+
     def _costs(self, key: PoolKey, record: PoolRecord, costs: Mapping[str, float]) -> None:
         gauge = self._telemetry.pool_cost
         for name in record.costs.keys() - costs.keys():
@@ -194,13 +214,16 @@ class Reconciler:
             self._costs(key, record, {})
         alive = {text(item, "metadata", "uid") for item in self._caches.every(kinds.POOLS.kind)}
         self._writer.forget(alive)
-        for uid in self._gatherer.acknowledged.keys() - alive:
-            del self._gatherer.acknowledged[uid]
+        self._gatherer.forget(alive)
 
     async def tick(self, interval_s: float = 1.0) -> None:
-        """Ask for every pool once a second, so that time alone moves things on."""
+        """See each second that every pool will be looked at again, now or when it asked to be.
+
+        A pool that failed has a timer of its own and is not asked for before.
+        """
         while True:
             for item in self._caches.every(kinds.POOLS.kind):
-                meta = metadata(item)
-                self.queue.add(PoolKey(meta.namespace, meta.name))
+                key = PoolKey(text(item, "metadata", "namespace"), text(item, "metadata", "name"))
+                if not self.queue.armed(key):
+                    self.queue.add(key)
             await asyncio.sleep(interval_s)

@@ -25,12 +25,13 @@ from tidegate_operator.adapters.lease import micro_time
 from tidegate_operator.caches import RESOURCES, Caches, PoolKey
 from tidegate_operator.core.decision import Deletion, Event, Manifest, TablePlan
 from tidegate_operator.core.observation import Owned, RefusedWrite
-from tidegate_operator.core.reading import mapping, read_owned, text
+from tidegate_operator.core.reading import mapping, read_owned, records, text, texts
 
 _log = logging.getLogger(__name__)
 _APPLY = {"fieldManager": FIELD_MANAGER, "force": "true"}
 _CHECK_AGAIN_S = 30.0  # objects that no cache holds, refused writes, foreign owners
 _EVENT_SILENCE_S = 600.0
+_CONTROLLERS_OWN = "deployment.kubernetes.io/"  # annotations that the Deployment controller writes
 
 
 class NotLeadingError(RuntimeError):
@@ -46,6 +47,16 @@ class Written:
     foreign: dict[tuple[str, str], tuple[Owned, float]] = field(default_factory=dict)
     refused: dict[tuple[str, str], tuple[RefusedWrite, float]] = field(default_factory=dict)
     events: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def rests(self, at: tuple[str, str]) -> bool:
+        """Whether a write was refused a moment ago, so that asking again has to wait."""
+        return at in self.refused and time.monotonic() - self.refused[at][1] < _CHECK_AGAIN_S
+
+    def note_refusal(self, at: tuple[str, str], error: RefusedError) -> None:
+        """Remember that the API server refused to write an object."""
+        _log.warning("%s", error)
+        write = RefusedWrite(kind=at[0], name=at[1], message=str(error))
+        self.refused[at] = (write, time.monotonic())
 
 
 class Writer:
@@ -88,9 +99,7 @@ class Writer:
                 content_type="application/apply-patch+yaml",
             )  # fmt: skip
         except RefusedError as error:
-            write = RefusedWrite(kind=manifest.kind, name=manifest.name, message=str(error))
-            known.refused[at] = (write, time.monotonic())
-            _log.warning("%s", error, extra={"object": str(key)})
+            known.note_refusal(at, error)
             return
         known.refused.pop(at, None)
         answer = {"kind": manifest.kind, **answer}
@@ -101,7 +110,7 @@ class Writer:
 
     def _settled(self, known: Written, at: tuple[str, str], digest: str, key: PoolKey) -> bool:
         """Whether the object is as applied, or was refused a moment ago."""
-        if at in known.refused and time.monotonic() - known.refused[at][1] < _CHECK_AGAIN_S:
+        if known.rests(at):
             return True
         before = known.digests.get(at)
         if before is None or before[0] != digest:
@@ -157,7 +166,19 @@ class Writer:
             return
         self._caches.learn({"kind": "Pod", **answer})
 
-    async def write_table(self, key: PoolKey, plan: TablePlan) -> None:
+    async def write_table(self, key: PoolKey, uid: str, plan: TablePlan) -> None:
+        """Write a table; a refusal is remembered and holds up nothing else of the pool."""
+        known, at = self.written(uid), (plan.index.kind, plan.index.name)
+        if known.rests(at):
+            return
+        try:
+            await self._put_whole_table(key, plan)
+        except RefusedError as error:
+            known.note_refusal(at, error)
+        else:
+            known.refused.pop(at, None)
+
+    async def _put_whole_table(self, key: PoolKey, plan: TablePlan) -> None:
         """Write parts, then the index, then remove parts that nothing refers to."""
         for part in plan.parts:
             if self._caches.get(kinds.TABLES.kind, key, part.name) is None:
@@ -196,6 +217,8 @@ class Writer:
         words = (event.reason.value, event.message)
         if now_s - said.get(words, -_EVENT_SILENCE_S) < _EVENT_SILENCE_S:
             return
+        for old in [words for words, at_s in said.items() if now_s - at_s >= _EVENT_SILENCE_S]:
+            del said[old]
         said[words] = now_s
         try:
             body = _event_body(key, document, event)
@@ -224,9 +247,19 @@ def _lookup(at: tuple[str, str], key: PoolKey) -> tuple[str, PoolKey, str]:
 
 
 def _token(item: JsonObject) -> str:
-    """Return what changes when somebody edits an object: its generation, else its version."""
+    """Return what changes when somebody edits an object: spec, labels, annotations or owners.
+
+    Kinds without a generation answer with their version.
+    """
     generation = text(item, "metadata", "generation")
-    return generation or text(item, "metadata", "resourceVersion")
+    annotations = texts(item, "metadata", "annotations")
+    parts = (
+        generation or text(item, "metadata", "resourceVersion"),
+        sorted(texts(item, "metadata", "labels").items()),
+        sorted(pair for pair in annotations.items() if not pair[0].startswith(_CONTROLLERS_OWN)),
+        records(item, "metadata", "ownerReferences"),
+    )
+    return json.dumps(parts)
 
 
 def _event_body(key: PoolKey, document: JsonObject, event: Event) -> JsonObject:

@@ -8,7 +8,6 @@ ApiError
   +-- RefusedError       any other 4xx: trying again does not help; carries the server's text
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from kubernetes.aio.config import ConfigException
 from tidegate_api.template import JsonObject
 
 _CALL_S = 5.0
-_SILENCE_S = 90.0  # bookmarks come every minute; a watch that says less is dead
 Query = Mapping[str, str | int]
 
 
@@ -94,12 +92,14 @@ class KubeClient:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnavailableError(f"{method} {path}: {error!r}") from error
         self._check(method, path, response.status, data)
-        answer: JsonObject = json.loads(data)
-        return answer
+        return _decode(method, path, data)
 
-    async def watch(self, path: str, query: Query) -> AsyncIterator[JsonObject]:
-        """Yield watch events {type, object} until the server ends the stream; raises ApiError."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CALL_S, sock_read=_SILENCE_S)
+    async def watch(self, path: str, query: Query, silence_s: float) -> AsyncIterator[JsonObject]:
+        """Yield watch events {type, object} until the server ends the stream.
+
+        Raises ApiError, also when nothing came for `silence_s`.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CALL_S, sock_read=silence_s)
         wanted = {**query, "watch": "true", "allowWatchBookmarks": "true"}
         response = await self._send("GET", path, wanted, None, "application/json", timeout)
         try:
@@ -107,7 +107,7 @@ class KubeClient:
                 self._check("WATCH", path, response.status, await response.read())
             async for line in response.content:
                 if line.strip():
-                    yield json.loads(line)
+                    yield _decode("WATCH", path, line)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise UnavailableError(f"WATCH {path}: {error!r}") from error
         finally:
@@ -151,6 +151,17 @@ def _error(status: int) -> type[ApiError]:
     return known.get(status, UnavailableError if status >= 500 else RefusedError)
 
 
+def _decode(verb: str, path: str, data: bytes) -> JsonObject:
+    """Return a JSON object; a proxy that answers with something else counts as no answer."""
+    try:
+        answer = json.loads(data)
+    except ValueError as error:
+        raise UnavailableError(f"{verb} {path}: the answer is no JSON") from error
+    if not isinstance(answer, dict):
+        raise UnavailableError(f"{verb} {path}: the answer is no JSON object")
+    return answer
+
+
 def _message(data: bytes) -> str:
     try:
         return str(json.loads(data).get("message", ""))
@@ -167,12 +178,3 @@ async def connect(observe: Observer) -> KubeClient:
         await kubernetes_config.load_kube_config(client_configuration=configuration)
     configuration.connection_pool_maxsize = 100
     return KubeClient(kubernetes_client.ApiClient(configuration), observe)
-
-
-async def pause(seconds: float, wake: asyncio.Event) -> None:
-    """Wait for `seconds` or until `wake` is set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await wake.wait()
-    except TimeoutError:
-        return

@@ -15,7 +15,12 @@ from tidegate_api.meta import ApiModel
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 1.0
 _IN_FLIGHT = 100
+_MOST_BYTES = 4 * 1024 * 1024  # a state is some KiB; more is a broken or lying program
 State = TypeVar("State", bound=ApiModel)
+
+
+class OversizedError(ValueError):
+    """An answer longer than any honest state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,9 @@ class Scraper(Generic[State]):
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         connector = aiohttp.TCPConnector(limit=_IN_FLIGHT * 2, keepalive_timeout=30)
         async with (
-            aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
+            aiohttp.ClientSession(
+                timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+            ) as session,
             asyncio.TaskGroup() as group,
         ):
             while True:
@@ -85,19 +92,43 @@ class Scraper(Generic[State]):
         await asyncio.sleep(random.random() * self._interval_s * 0.5)  # noqa: S311
         async with self._slots:
             try:
-                async with session.get(target.url, headers=target.headers) as answer:
-                    answer.raise_for_status()
-                    state = self._document.model_validate_json(await answer.read())
-            except (aiohttp.ClientError, TimeoutError, ValidationError, OSError) as error:
+                state = self._document.model_validate_json(await _fetch(session, target))
+            except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
                 self._failed(target, error)
                 return
         self._observe("ok")
         self.readings[target.key] = Reading(self._now_s(), state)
 
     def _failed(self, target: Target, error: Exception) -> None:
-        text = f"{type(error).__name__}: {str(error)[:200]}"
+        text = _describe(error)
         before = self.readings.get(target.key) or Reading()
         if before.error != text:
-            _log.debug("scrape of %s: %s", target.url, text)
+            # A worker that starts refuses connections, which is no news; a bad document is.
+            level = logging.WARNING if isinstance(error, ValueError) else logging.DEBUG
+            _log.log(level, "scrape of %s: %s", target.url, text)
         self._observe("error")
         self.readings[target.key] = replace(before, error=text)
+
+
+async def _fetch(session: aiohttp.ClientSession, target: Target) -> bytes:
+    """Return the document; redirects are not followed: a worker must not send us elsewhere."""
+    async with session.get(target.url, headers=target.headers, allow_redirects=False) as answer:
+        if answer.status != 200:
+            answer.release()
+            raise aiohttp.ClientPayloadError(f"status {answer.status}")
+        data = bytearray()
+        async for piece in answer.content.iter_any():
+            data += piece
+            if len(data) > _MOST_BYTES:
+                answer.close()
+                raise OversizedError(f"the state is longer than {_MOST_BYTES} bytes")
+        return bytes(data)
+
+
+def _describe(error: Exception) -> str:
+    """Name the error; of a bad document the fields, never the values."""
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        fields = ("".join(f".{part}" for part in item["loc"])[1:] for item in found[:3])
+        return f"not a state document: {', '.join(fields)}"
+    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -1,22 +1,33 @@
 """A list+watch cache: what the API server has of one kind, replaced whole at every re-list.
 
-A watch only says what changes while it runs; after any break the cache lists again and drops what
-is gone, so it keeps no ghosts.
+A watch that ends in its time is taken up where it ended; after any break, and every five minutes
+in any case, the cache lists again and drops what is gone, so it keeps no ghosts. Versions are
+compared as numbers, which the API allows since 1.35 and etcd always gave.
 """
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tidegate_api.names import LABEL_POOL
 from tidegate_api.template import JsonObject
-from tidegate_operator.adapters.client import ApiError, ExpiredError, KubeClient, Resource
+from tidegate_operator.adapters.client import (
+    ApiError,
+    ExpiredError,
+    KubeClient,
+    Resource,
+    UnavailableError,
+)
 
 _log = logging.getLogger(__name__)
 _PAGE = 500
-_WATCH_S = 300
+_WATCH_S = (45, 75)  # the server need not say anything for a quiet kind, so watches are short:
+_SILENCE_S = 90.0  # then a stream that stays silent for longer is dead for certain
+_RELIST_S = (270.0, 330.0)  # spread, or all caches of a process would list again at once
 _BACKOFF_S = (0.2, 5.0)
+_LASTED_S = 5.0  # a watch that lived this long was no failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,8 @@ class ObjectCache:
         self._changed = changed
         self._objects: dict[tuple[str, str], JsonObject] = {}
         self._of_pool: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        self._gone: dict[tuple[str, str], int] = {}  # version of a deletion, until the next list
+        self._version = ""  # to watch from
         self.synced = asyncio.Event()
         self.heard_at_s: float | None = None  # loop time of the last list, event or bookmark
 
@@ -64,25 +77,35 @@ class ObjectCache:
         return [self._objects[key] for key in sorted(keys)]
 
     def learn(self, item: JsonObject) -> None:
-        """Take over the answer to an own write at once, unless something newer is here."""
-        known = self._objects.get(_key(item))
-        if known is None or _version(known) < _version(item):
+        """Take over the answer to an own write at once, unless something newer was seen."""
+        if self._is_news(item):
             self._store(item)
 
     async def run(self) -> None:
         """List and watch for ever; ends only by cancellation."""
         delay_s = _BACKOFF_S[0]
         while True:
+            began_s = _now_s()
             try:
-                version = await self._list()
-                delay_s = _BACKOFF_S[0]
-                await self._watch(version)
-            except ExpiredError:
-                continue
+                await self._follow()
             except ApiError as error:
-                _log.warning("watch of %s broke: %s", self.resource.plural, error)
-                await asyncio.sleep(delay_s)
-                delay_s = min(_BACKOFF_S[1], delay_s * 2)
+                level = logging.DEBUG if isinstance(error, ExpiredError) else logging.WARNING
+                _log.log(level, "watch of %s broke: %s", self.resource.plural, error)
+            if _now_s() - began_s >= _LASTED_S:
+                delay_s = _BACKOFF_S[0]
+            await asyncio.sleep(delay_s)
+            delay_s = min(_BACKOFF_S[1], delay_s * 2)
+
+    async def _follow(self) -> None:
+        """List, then watch until it is time to list again; raises ApiError when a watch breaks."""
+        self._version = await self._list()
+        # Not for secrets: this only spreads the load.
+        until_s = _now_s() + random.uniform(*_RELIST_S)  # noqa: S311
+        while _now_s() < until_s:
+            began_s = _now_s()
+            await self._watch()
+            if _now_s() - began_s < _LASTED_S:
+                raise UnavailableError("the server ended the watch at once")
 
     async def _list(self) -> str:
         fresh: dict[tuple[str, str], JsonObject] = {}
@@ -99,7 +122,7 @@ class ObjectCache:
         return str(metadata.get("resourceVersion", ""))
 
     def _replace(self, fresh: dict[tuple[str, str], JsonObject]) -> None:
-        before, self._objects, self._of_pool = self._objects, {}, {}
+        before, self._objects, self._of_pool, self._gone = self._objects, {}, {}, {}
         for item in fresh.values():
             self._store(item)
         self._heard()
@@ -108,33 +131,52 @@ class ObjectCache:
             if key not in fresh or key not in before or _version(before[key]) != _version(item):
                 self._changed(item)
 
-    async def _watch(self, version: str) -> None:
+    async def _watch(self) -> None:
         query: dict[str, str | int] = {
-            "resourceVersion": version, "timeoutSeconds": _WATCH_S, **self._filter(),
-        }  # fmt: skip
-        async for event in self._client.watch(self._path(), query):
+            "resourceVersion": self._version,
+            "timeoutSeconds": random.randint(*_WATCH_S),  # noqa: S311  # spreads the load
+            **self._filter(),
+        }
+        async for event in self._client.watch(self._path(), query, _SILENCE_S):
             self._heard()
             item = event.get("object")
             if isinstance(item, dict):
                 self._take(str(event.get("type")), item)
+        self._heard()
 
     def _take(self, kind: str, item: JsonObject) -> None:
         if kind == "ERROR":
             raise ExpiredError(str(item.get("message")))
+        self._version = str(_metadata(item).get("resourceVersion") or self._version)
         if kind == "BOOKMARK":
             return
         item = self._complete(item)
         if kind == "DELETED":
-            self._objects.pop(_key(item), None)
-            self._of_pool.get(_pool(item), set()).discard(_key(item))
-        else:
+            self._gone[_key(item)] = _version(item)
+            self._drop(_key(item))
+        elif self._is_news(item):
             self._store(item)
         self._changed(item)
 
+    def _is_news(self, item: JsonObject) -> bool:
+        """A watch may lag behind the answer to an own write, which may lag behind a deletion."""
+        known = self._objects.get(_key(item))
+        seen = _version(known) if known is not None else self._gone.get(_key(item), -1)
+        return seen < _version(item)
+
     def _store(self, item: JsonObject) -> None:
+        self._drop(_key(item))
         self._objects[_key(item)] = item
         if pool := _pool(item)[1]:
             self._of_pool.setdefault((_key(item)[0], pool), set()).add(_key(item))
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        before = self._objects.pop(key, None)
+        if before is None or (group := self._of_pool.get(_pool(before))) is None:
+            return
+        group.discard(key)
+        if not group:
+            del self._of_pool[_pool(before)]
 
     def _complete(self, item: JsonObject) -> JsonObject:
         """Add what lists of typed objects leave out."""
@@ -148,7 +190,11 @@ class ObjectCache:
         return self._selection.resource.path(self._selection.namespace)
 
     def _heard(self) -> None:
-        self.heard_at_s = asyncio.get_running_loop().time()
+        self.heard_at_s = _now_s()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _items(page: JsonObject) -> list[JsonObject]:
@@ -173,6 +219,5 @@ def _pool(item: JsonObject) -> tuple[str, str]:
 
 
 def _version(item: JsonObject) -> int:
-    """Return the resourceVersion as a number: since 1.35 the API says that it compares so."""
     text = str(_metadata(item).get("resourceVersion", "0"))
     return int(text) if text.isdigit() else 0
