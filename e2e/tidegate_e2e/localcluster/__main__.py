@@ -1,6 +1,7 @@
 """`python -m tidegate_e2e.localcluster up|down|status|env [--instance NAME]`."""
 
 import argparse
+import contextlib
 import sys
 
 from tidegate_e2e.localcluster import lifecycle
@@ -32,7 +33,8 @@ def _run(verb: str, instance: str) -> int:
         print("\n".join(f"{name}: {'runs' if up else 'ended'}" for name, up in programs.items()))
         return 0 if all(programs.values()) else 3
     else:
-        values = lifecycle.environment(chosen)
+        with contextlib.redirect_stdout(sys.stderr):  # a shell evaluates our standard output
+            values = lifecycle.environment(chosen)
         print(f"export KUBECONFIG={values['KUBECONFIG']}\nexport PATH={values['PATH']}:$PATH")
     return 0
 

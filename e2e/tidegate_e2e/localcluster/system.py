@@ -18,7 +18,7 @@ from pathlib import Path
 from tidegate_e2e.localcluster.progress import say
 
 _SUPERVISE = (
-    "trap 'kill \"$child\" 2>/dev/null; exit' TERM; "
+    "cd /; trap 'kill \"$child\" 2>/dev/null; exit' TERM; "
     'while :; do "$@" & child=$!; wait "$child"; sleep 1; done'
 )
 PACKAGES = {
@@ -117,14 +117,15 @@ def start(pid_file: Path, log: Path, command: Sequence[str], enter: Sequence[str
     supervisor = ["bash", "-c", _SUPERVISE, "supervise", *command]
     end_all(lambda: processes_of(supervisor) + processes_of(command))
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*enter, *supervisor],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True, cwd="/",
+    with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+        files = [(os.POSIX_SPAWN_DUP2, nothing.fileno(), 0)]
+        files += [(os.POSIX_SPAWN_DUP2, output.fileno(), number) for number in (1, 2)]
+        pid = os.posix_spawnp(
+            [*enter, *supervisor][0], [*enter, *supervisor], os.environ,
+            file_actions=files, setsid=True,
         )  # fmt: skip
     pid_file.parent.mkdir(parents=True, exist_ok=True)
-    pid_file.write_text(f"{process.pid} {_started(process.pid)}")
+    pid_file.write_text(f"{pid} {_started(pid)}")
 
 
 def running(pid_file: Path) -> bool:
