@@ -1,0 +1,1 @@
+"""Decides what a command sends and shows; no I/O."""
