@@ -154,3 +154,4 @@ class DroppedReason(StrEnum):
     SUSPECTED_POISON = "suspected-poison"
     SHUTTING_DOWN = "shutting-down"
     CLIENT_GONE = "client-gone"
+    INTERNAL = "internal"

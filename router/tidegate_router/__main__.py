@@ -9,11 +9,11 @@ import time
 from contextlib import AsyncExitStack
 
 import uvloop
-from aiohttp import web
 
 from tidegate_router import admin, settings, telemetry
 from tidegate_router.adapters import kube
 from tidegate_router.adapters.routes import KubernetesRoutes, Routes, follow_file, keep_snapshot
+from tidegate_router.adapters.server import listen
 from tidegate_router.adapters.upstream import Upstream
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.grpc_lane import GrpcLane
@@ -22,7 +22,6 @@ from tidegate_router.settings import Settings
 
 _log = logging.getLogger("tidegate_router")
 _LAST_REQUESTS_S = 45.0  # what is in flight when a drain ends may take this long
-_KEEP_ALIVE_S = 75.0  # longer than tritonclient's pools keep a connection
 
 
 class _Stop(Exception):  # noqa: N818  # not an error: the way out of a task group
@@ -49,8 +48,8 @@ async def _run(read: Settings) -> int:
         stack.push_async_callback(upstream.close)
         lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes)
         grpc = GrpcLane(dispatcher, routes, metrics, read)
-        await _listen(stack, lane.make_app(), read.host, read.http_port, _LAST_REQUESTS_S)
-        await _listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)
+        await listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)
+        await listen(stack, lane.make_app(), read.host, read.http_port, _LAST_REQUESTS_S)
         if read.grpc_port >= 0:
             await grpc.start()
             stack.push_async_callback(grpc.stop)
@@ -77,21 +76,6 @@ async def _follow(
     group.create_task(source.run())
     if read.snapshot_file is not None:
         group.create_task(keep_snapshot(routes, read.snapshot_file))
-
-
-async def _listen(
-    stack: AsyncExitStack, app: web.Application, host: str, port: int, shutdown_s: float
-) -> None:
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        keepalive_timeout=_KEEP_ALIVE_S,
-        shutdown_timeout=shutdown_s,
-        auto_decompress=False,  # a packed body goes to the worker as it came
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port, backlog=1024).start()
 
 
 async def _drain(read: Settings, lane: HttpLane, grpc: GrpcLane) -> None:

@@ -27,6 +27,7 @@ ANSWERS: dict[DroppedReason, Answer] = {
     DroppedReason.SUSPECTED_POISON: Answer(503, "ABORTED"),
     DroppedReason.SHUTTING_DOWN: Answer(503, "UNAVAILABLE"),
     DroppedReason.CLIENT_GONE: Answer(499, "CANCELLED"),
+    DroppedReason.INTERNAL: Answer(500, "INTERNAL"),
 }
 
 
