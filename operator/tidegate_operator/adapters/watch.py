@@ -23,11 +23,19 @@ from tidegate_operator.adapters.client import (
 
 _log = logging.getLogger(__name__)
 _PAGE = 500
-_WATCH_S = (45, 75)  # the server need not say anything for a quiet kind, so watches are short:
-_SILENCE_S = 90.0  # then a stream that stays silent for longer is dead for certain
-_RELIST_S = (270.0, 330.0)  # spread, or all caches of a process would list again at once
 _BACKOFF_S = (0.2, 5.0)
-_LASTED_S = 5.0  # a watch that lived this long was no failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchTimes:
+    """Seconds. The server need not say anything about a quiet kind, so watches are short: then a
+    stream that stays silent for longer than any watch lasts is dead for certain.
+    """
+
+    watch_s: tuple[int, int] = (45, 75)  # spread, as below, or all caches would ask at once
+    silence_s: float = 90.0
+    relist_s: tuple[float, float] = (270.0, 330.0)
+    lasted_s: float = 5.0  # a watch that lived this long was no failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +51,14 @@ class ObjectCache:
     """Objects by (namespace, name). `changed(object)` hears of each that came, went or moved."""
 
     def __init__(
-        self, client: KubeClient, selection: Selection, changed: Callable[[JsonObject], None]
+        self,
+        client: KubeClient,
+        selection: Selection,
+        changed: Callable[[JsonObject], None],
+        times: WatchTimes | None = None,
     ) -> None:
         self._client = client
+        self._times = times or WatchTimes()
         self._selection = selection
         self._changed = changed
         self._objects: dict[tuple[str, str], JsonObject] = {}
@@ -91,7 +104,7 @@ class ObjectCache:
             except ApiError as error:
                 level = logging.DEBUG if isinstance(error, ExpiredError) else logging.WARNING
                 _log.log(level, "watch of %s broke: %s", self.resource.plural, error)
-            if _now_s() - began_s >= _LASTED_S:
+            if _now_s() - began_s >= self._times.lasted_s:
                 delay_s = _BACKOFF_S[0]
             await asyncio.sleep(delay_s)
             delay_s = min(_BACKOFF_S[1], delay_s * 2)
@@ -100,11 +113,11 @@ class ObjectCache:
         """List, then watch until it is time to list again; raises ApiError when a watch breaks."""
         self._version = await self._list()
         # Not for secrets: this only spreads the load.
-        until_s = _now_s() + random.uniform(*_RELIST_S)  # noqa: S311
+        until_s = _now_s() + random.uniform(*self._times.relist_s)  # noqa: S311
         while _now_s() < until_s:
             began_s = _now_s()
             await self._watch()
-            if _now_s() - began_s < _LASTED_S:
+            if _now_s() - began_s < self._times.lasted_s:
                 raise UnavailableError("the server ended the watch at once")
 
     async def _list(self) -> str:
@@ -134,10 +147,10 @@ class ObjectCache:
     async def _watch(self) -> None:
         query: dict[str, str | int] = {
             "resourceVersion": self._version,
-            "timeoutSeconds": random.randint(*_WATCH_S),  # noqa: S311  # spreads the load
+            "timeoutSeconds": random.randint(*self._times.watch_s),  # noqa: S311  # spreads the load
             **self._filter(),
         }
-        async for event in self._client.watch(self._path(), query, _SILENCE_S):
+        async for event in self._client.watch(self._path(), query, self._times.silence_s):
             self._heard()
             item = event.get("object")
             if isinstance(item, dict):
