@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tidegate_api.names import Reason
 from tidegate_api.state import DeviceState, Phase, WorkerState
-from tidegate_worker.core.credentials import storage_options
+from tidegate_worker.core.credentials import https_headers, storage_options
 from tidegate_worker.core.errors import ModelError
 from tidegate_worker.core.lifecycle import ModelStatus, ServerStatus, Stage, is_ready, judge
 from tidegate_worker.core.measure import Counters, Reading
@@ -165,9 +165,6 @@ SECRETS = [
      {"endpoint_url": "http://minio:9000", "client_kwargs": {"region_name": "eu-1"}}),
     ("a service account", "gs", {"credentials.json": '{"type": "service_account"}'},
      {"token": {"type": "service_account"}}),
-    ("a header", "https", {"authorization": "Bearer x\n"},
-     {"client_kwargs": {"headers": {"Authorization": "Bearer x"}}}),
-    ("an s3 key is no https header", "https", {"access_key_id": "k"}, {}),
     ("an empty file is no key", "s3", {"access_key_id": " \n"}, {}),
 ]  # fmt: skip
 
@@ -177,6 +174,20 @@ SECRETS = [
 )
 def test_a_secrets_files_become_the_clients_options(scheme, secret, options):
     assert storage_options(scheme, secret) == options
+
+
+HEADERS = [
+    ("the header's value", {"authorization": "Bearer x\n"}, {"Authorization": "Bearer x"}),
+    ("an s3 key is no header", {"access_key_id": "k"}, {}),
+    ("an empty file is none", {"authorization": "\n"}, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("secret", "headers"), [h[1:] for h in HEADERS], ids=[h[0] for h in HEADERS]
+)
+def test_a_secrets_authorization_becomes_the_header(secret, headers):
+    assert https_headers(secret) == headers
 
 
 @pytest.mark.parametrize("text", ["not json", "[1]"])

@@ -6,6 +6,7 @@ name is whole. The caller tries again; each try starts clean.
 
 import logging
 import shutil
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.callbacks import Callback
 
 from tidegate_api.names import Reason
-from tidegate_worker.core.credentials import storage_options
+from tidegate_worker.core.credentials import https_headers, storage_options
 from tidegate_worker.core.errors import ModelError, shown
 from tidegate_worker.core.sources import safe_relative
 
@@ -102,9 +103,13 @@ def _errors(scheme: str) -> tuple[type[Exception], ...]:
 async def _file_system(scheme: str, secret: Mapping[str, str]) -> AsyncIterator[AsyncFileSystem]:
     options = storage_options(scheme, secret)
     if scheme == "https":
-        client = dict(options.get("client_kwargs") or {})  # type: ignore[call-overload]
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=_SILENCE_S)
-        options["client_kwargs"] = {**client, "timeout": timeout, "trust_env": True}
+        # Its own context: authorities are read at each fetch, aiohttp's default once for ever.
+        options["client_kwargs"] = {
+            "headers": https_headers(secret),
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=_SILENCE_S),
+            "trust_env": True,
+            "connector": aiohttp.TCPConnector(ssl=ssl.create_default_context()),
+        }
     remote = fsspec.filesystem(scheme, asynchronous=True, skip_instance_cache=True, **options)
     session = await (remote._set_session() if scheme == "gs" else remote.set_session())  # noqa: SLF001  # gcsfs has no public name for it
     try:

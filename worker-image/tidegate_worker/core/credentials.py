@@ -25,7 +25,7 @@ FILES = (
 
 
 def storage_options(scheme: str, secret: Mapping[str, str]) -> dict[str, object]:
-    """Return fsspec's storage options for a scheme; `secret` is {file name: content}."""
+    """Return fsspec's storage options for s3 or gs; `secret` is {file name: content}."""
     given = {name: value.strip() for name, value in secret.items() if value.strip()}
     match scheme:
         case "s3":
@@ -33,9 +33,13 @@ def storage_options(scheme: str, secret: Mapping[str, str]) -> dict[str, object]
         case "gs":
             return _gs(given)
         case _:
-            authorization = given.get("authorization")
-            headers = {"Authorization": authorization} if authorization else {}
-            return {"client_kwargs": {"headers": headers}} if headers else {}
+            return {}
+
+
+def https_headers(secret: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a download by https."""
+    authorization = secret.get("authorization", "").strip()
+    return {"Authorization": authorization} if authorization else {}
 
 
 def _s3(given: Mapping[str, str]) -> dict[str, object]:
