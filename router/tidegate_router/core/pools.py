@@ -59,10 +59,12 @@ class PoolView:
     in_flight: int = 0
 
     def join(self, table: RouteTableSpec, now_s: float, *, first: bool) -> None:
-        """Take a new table; workers that come later than the first table start slowly."""
+        """Take a new table; workers that get ready later than the first table start slowly."""
         since_s = now_s - weights.SLOW_START_S if first else now_s
         known = self.joined_s
-        self.joined_s = {worker.id: known.get(worker.id, since_s) for worker in table.workers}
+        self.joined_s = {
+            worker.id: known.get(worker.id, since_s) for worker in table.workers if worker.ready
+        }
         self.table, self.built_s = table, None
 
     @property
@@ -104,13 +106,13 @@ class PoolView:
         levels: dict[int, list[Candidate]] = {}
         for worker, served in members:
             trust = situation.trusts[worker.id]
-            joined_age_s = now_s - self.joined_s.get(worker.id, now_s)
+            joined_s = self.joined_s.get(worker.id, now_s - weights.SLOW_START_S)
             candidate = Candidate(
                 worker=worker,
                 served=served,
                 limit=filters.limit_here(served, situation.share),
                 slot=slots.setdefault((worker.id, served.model), Slot()),
-                weight=weights.effective(worker.score, trust, mean, joined_age_s),
+                weight=weights.effective(worker.score, trust, mean, now_s - joined_s),
                 median_s=medians_s[worker.accelerator],
             )
             levels.setdefault(filters.soft_level(worker, served, trust), []).append(candidate)

@@ -1,0 +1,74 @@
+"""The draw of the revision: exact in blocks of 100, blind to order and content."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate_router.core import canary
+from tidegate_router.core.canary import TicketDraw
+
+
+@given(st.integers(0, 100), st.integers(0, 2**32), st.integers(1, 700))
+def test_the_canary_strays_by_at_most_25_at_every_prefix(weight, seed, requests):
+    draw, uniform = TicketDraw(), random.Random(seed).random
+    weights = {"stable": 100 - weight, "canary": weight}
+    seen = 0
+    for number in range(1, requests + 1):
+        seen += draw.draw(weights, ["stable", "canary"], uniform) == "canary"
+        assert abs(seen - weight * number / 100) <= 25
+
+
+def test_each_block_of_100_holds_the_weights_exactly():
+    draw, uniform = TicketDraw(), random.Random(3).random
+    weights = {"stable": 93, "canary": 7}
+    for _ in range(20):
+        block = [draw.draw(weights, weights, uniform) for _ in range(100)]
+        assert block.count("canary") == 7
+
+
+def test_clients_that_alternate_see_the_same_share():
+    draw, uniform = TicketDraw(), random.Random(5).random
+    weights = {"stable": 50, "canary": 50}
+    drawn = [draw.draw(weights, weights, uniform) for _ in range(20_000)]
+    for client in (drawn[0::2], drawn[1::2]):
+        assert client.count("canary") / len(client) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_changed_weight_counts_from_the_next_request():
+    draw, uniform = TicketDraw(), random.Random(1).random
+    draw.draw({"stable": 50, "canary": 50}, ["stable", "canary"], uniform)
+    after = {draw.draw({"stable": 100, "canary": 0}, ["stable", "canary"], uniform) for _ in "abc"}
+    assert after == {"stable"}
+
+
+def test_a_revision_of_weight_0_is_never_drawn_even_if_it_alone_has_workers():
+    draw = TicketDraw()
+    assert draw.draw({"new": 100, "old": 0}, ["old"], random.Random(1).random) == "new"
+
+
+def test_a_revision_without_workers_gives_its_tickets_to_the_others():
+    draw, uniform = TicketDraw(), random.Random(1).random
+    drawn = {draw.draw({"a": 50, "b": 50}, ["b"], uniform) for _ in range(100)}
+    assert drawn == {"b"}
+
+
+@pytest.mark.parametrize("weights", [{}, {"a": 0}], ids=["none", "all-zero"])
+def test_without_any_weight_nothing_is_drawn(weights):
+    assert TicketDraw().draw(weights, ["a"], random.Random(1).random) is None
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 100), min_size=1),
+)
+def test_there_are_always_100_tickets_within_one_of_the_exact_share(weights):
+    tickets = canary.tickets(weights)
+    assert len(tickets) == 100
+    for revision, weight in weights.items():
+        assert abs(tickets.count(revision) - 100 * weight / sum(weights.values())) < 1
+
+
+@given(st.lists(st.text(max_size=2), max_size=120), st.integers(0, 1000))
+def test_shuffling_loses_and_adds_nothing(items, seed):
+    assert sorted(canary.shuffled(items, random.Random(seed).random)) == sorted(items)
