@@ -17,7 +17,9 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from tidegate_e2e import magika
 from tidegate_e2e.localcluster.binaries import cache_root, kubectl
@@ -38,7 +40,7 @@ BASE_IMAGE = "docker.io/library/debian:bookworm-slim"
 _COMMON = ("pyproject.toml", "requirements.lock", ".dockerignore", "crds/tidegate_api")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: its tag is computed once
 class Image:
     """An image of the project. `inputs`, files or folders of `context`, make its tag."""
 
@@ -49,7 +51,7 @@ class Image:
     context: Path = ROOT
     fixed_tag: str = ""  # a second, stable tag that examples can name
 
-    @property
+    @cached_property
     def reference(self) -> str:
         """Return docker.io/tidegate/NAME:HASH."""
         return f"{REGISTRY}/{self.name}:{content_hash(self.context, self._files())}"
@@ -66,27 +68,32 @@ class Image:
             yield from files_below(self.context / name)
 
 
-def project_images() -> dict[str, Image]:
-    """Return every image by name: three programs and the demo's model."""
+@cache
+def project_images() -> Mapping[str, Image]:
+    """Return every image by name: three programs and the demo's model.
+
+    Read once a process: what was built, loaded and installed is then the same, whoever edits.
+    """
     context = magika.context()
-    return {
-        "operator": Image(
+    images = (
+        Image(
             name="operator", dockerfile=ROOT / "Dockerfile", target="operator",
             inputs=(*_COMMON, "operator/tidegate_operator"),
         ),
-        "router": Image(
+        Image(
             name="router", dockerfile=ROOT / "Dockerfile", target="router",
             inputs=(*_COMMON, "router"),
         ),
-        "worker": Image(
+        Image(
             name="worker", dockerfile=ROOT / "worker-image" / "Dockerfile", target="cpu",
             inputs=(*_COMMON, "worker-image"),
         ),
-        "model-magika": Image(
+        Image(
             name="model-magika", dockerfile=context / "Dockerfile", context=context,
             inputs=("magika",), fixed_tag="1",
         ),
-    }  # fmt: skip
+    )  # fmt: skip
+    return MappingProxyType({image.name: image for image in images})
 
 
 def files_below(path: Path) -> Iterator[Path]:
@@ -124,6 +131,7 @@ def build(names: Iterable[str] = ()) -> None:
                 _build(image)
 
 
+@cache
 def docker_answers() -> bool:
     """Return whether a Docker engine, not only its client, is here."""
     if shutil.which("docker") is None:

@@ -115,7 +115,7 @@ def start(pid_file: Path, log: Path, command: Sequence[str], enter: Sequence[str
     if running(pid_file):
         return
     supervisor = ["bash", "-c", _SUPERVISE, "supervise", *command]
-    end_all(lambda: processes_of(supervisor) + processes_of(command))
+    end_all(lambda: processes_of(command))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
         files = [(os.POSIX_SPAWN_DUP2, nothing.fileno(), 0)]
@@ -170,8 +170,12 @@ def processes_with(argument: str) -> list[int]:
 
 
 def processes_of(command: Sequence[str]) -> list[int]:
-    """Return the pids of processes that run exactly `command`."""
-    return [pid for pid in _pids() if arguments_of(pid) == list(command)]
+    """Return the pids of processes whose arguments end as `command`'s do: it and its supervisor.
+
+    The program's own path does not count: an older build of it is the same component.
+    """
+    end = list(command[1:] or command)
+    return [pid for pid in _pids() if arguments_of(pid)[-len(end) :] == end]
 
 
 def processes_inside(namespace: Path) -> list[int]:

@@ -36,7 +36,8 @@ class Program:
         return int(self.pid_file.read_text().split()[0])
 
     def children(self):
-        return system.processes_of(self.command)
+        found = system.processes_of(self.command)
+        return [pid for pid in found if system.arguments_of(pid)[0] == SLEEP]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def program(tmp_path):
     one = Program(tmp_path, str(10**8 + os.getpid()))
     yield one
     system.stop(one.pid_file)
-    system.end_all(one.children)
+    system.end_all(lambda: system.processes_of(one.command))
 
 
 def test_a_started_program_runs_in_a_session_of_its_own(program):
