@@ -81,7 +81,7 @@ def namespace(shell: Shell) -> Iterator[Shell]:
     shell.kubectl("create", "namespace", name)
     shell.kubectl("label", "ns", name, "pod-security.kubernetes.io/enforce=restricted")
     yield shell.into(name)
-    shell.kubectl("delete", "namespace", name, "--wait=true", "--timeout=120s")
+    shell.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture
@@ -91,6 +91,18 @@ def echo(release: Shell, namespace: Shell) -> Shell:
     pool.kubectl("apply", "-f", "e2e/manifests/echo.yaml")
     pool.kubectl("wait", "--for=condition=Ready", POOL, "--timeout=120s")
     return pool
+
+
+@pytest.fixture(scope="session")
+def standing(release: Shell) -> Iterator[Shell]:
+    """Pool `echo` for tests that only ask it: one for all of them."""
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    pool = release.into(name)
+    pool.kubectl("create", "namespace", name)
+    pool.kubectl("apply", "-f", "e2e/manifests/echo.yaml")
+    pool.kubectl("wait", "--for=condition=Ready", POOL, "--timeout=120s")
+    yield pool
+    pool.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ VALUES = np.array([[1.5, -2.25, 3.0]], dtype=np.float32)
 
 
 @pytest.fixture
-def headers(echo):
+def headers(standing):
     """Two namespaces may serve a model `echo`: say which pool is meant."""
-    return {"x-tidegate-pool": f"{echo.namespace}/echo"}
+    return {"x-tidegate-pool": f"{standing.namespace}/echo"}
 
 
 @pytest.fixture
-def worker(echo) -> Iterator[str]:
-    pods = echo.get("pods", "-l", "tidegate.dev/pool=echo")["items"]
+def worker(standing) -> Iterator[str]:
+    pods = standing.get("pods", "-l", "tidegate.dev/pool=echo")["items"]
     return pods[0]["status"]["podIP"]
 
 

@@ -22,17 +22,19 @@ def condition(shell, kind: str) -> dict:
     return next((c for c in found if c["type"] == kind), {})
 
 
-def test_get_shows_the_pool_in_columns_and_explain_knows_the_fields(echo):
-    narrow = echo.kubectl("get", "tgpool").stdout
+def test_get_shows_the_pool_in_columns_and_explain_knows_the_fields(standing):
+    narrow = standing.kubectl("get", "tgpool").stdout
     assert re.search(
         r"NAME\s+READY\s+REASON\s+DESIRED\s+CURRENT\s+AVAILABLE\s+QUEUE\s+P95\s+AGE", narrow
     )
     assert re.search(r"echo\s+True\s+AsDesired\s+2\s+2\s+2\s", narrow)
-    wide = echo.kubectl("get", "tgpool", "-o", "wide").stdout
+    wide = standing.kubectl("get", "tgpool", "-o", "wide").stdout
     assert re.search(r"STABLE\s+COST/H", wide)
-    assert "echo" in echo.kubectl("get", "tidegate").stdout
-    assert "tgrt" in echo.kubectl("api-resources", "--api-group=tidegate.dev").stdout
-    explained = echo.kubectl("explain", "inferencepools.tidegate.dev.spec.template.models").stdout
+    assert "echo" in standing.kubectl("get", "tidegate").stdout
+    assert "tgrt" in standing.kubectl("api-resources", "--api-group=tidegate.dev").stdout
+    explained = standing.kubectl(
+        "explain", "inferencepools.tidegate.dev.spec.template.models"
+    ).stdout
     assert "dynamicBatching" in explained
 
 
