@@ -78,17 +78,24 @@ def _scan(tier: Tier, allowed: Allowed, top_k: int, uniform: Uniform) -> list[Ca
 
 def cost(candidate: Candidate, now_s: float) -> float:
     """Return the expected burden of one more request, in seconds over weight."""
+    return _consider(candidate, now_s).cost
+
+
+def _consider(candidate: Candidate, now_s: float) -> Considered:
     slot = candidate.slot
     latency_s = slot.latency.estimate_s(candidate.median_s, slot.in_flight, now_s)
-    return (slot.in_flight + 1) * max(latency_s, _SHORTEST_S) / candidate.weight
+    burden_s = (slot.in_flight + 1) * max(latency_s, _SHORTEST_S)
+    name = candidate.worker.name or candidate.worker.id
+    cost_s = burden_s / candidate.weight
+    return Considered(name, candidate.weight, slot.in_flight, latency_s, cost_s)
 
 
 def _among(
     tier: Tier, drawn: Sequence[Candidate], uniform: Uniform, now_s: float
 ) -> tuple[Candidate, Pick]:
-    costs = [cost(candidate, now_s) for candidate in drawn]
-    cheapest = min(costs)
-    odds = [(cheapest / one) ** _EXPONENT for one in costs]
+    considered = tuple(_consider(candidate, now_s) for candidate in drawn)
+    cheapest = min(one.cost for one in considered)
+    odds = [(cheapest / one.cost) ** _EXPONENT for one in considered]
     point = uniform() * sum(odds)
     chosen = drawn[-1]
     for candidate, odd in zip(drawn, odds, strict=True):
@@ -96,34 +103,14 @@ def _among(
         if point < 0:
             chosen = candidate
             break
-    considered = tuple(
-        _considered(candidate, one, now_s) for candidate, one in zip(drawn, costs, strict=True)
-    )
-    return chosen, Pick(
-        worker=chosen.worker.id,
-        relaxed=tier.level,
-        candidates=len(tier.candidates),
-        considered=considered,
-    )
-
-
-def _considered(candidate: Candidate, one_cost: float, now_s: float) -> Considered:
-    slot = candidate.slot
-    latency_s = slot.latency.estimate_s(candidate.median_s, slot.in_flight, now_s)
-    return Considered(
-        worker=candidate.worker.name or candidate.worker.id,
-        weight=round(candidate.weight, 4),
-        in_flight=slot.in_flight,
-        latency_ms=round(latency_s * 1000, 3),
-        cost=one_cost,
-    )
+    return chosen, Pick(chosen.worker.id, tier.level, len(tier.candidates), considered)
 
 
 def explain(pick: Pick) -> str:
     """Return a pick as one header-safe line."""
     parts = [
-        f"{item.worker}(w={item.weight},inflight={item.in_flight},"
-        f"latency={item.latency_ms}ms,cost={item.cost:.5f})"
+        f"{item.worker}(w={item.weight:.4f},inflight={item.in_flight},"
+        f"latency={item.latency_s * 1000:.3f}ms,cost={item.cost:.5f})"
         for item in pick.considered
     ]
     return f"relaxed={pick.relaxed} candidates={pick.candidates} drew {' '.join(parts)}"

@@ -27,6 +27,7 @@ class Group:
 
     tiers: tuple[Tier, ...]
     p95_s: float
+    decoupled: bool = False  # any number of answers per request
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -95,7 +96,8 @@ class PoolView:
             seen = merge(series.latencies(self.table.pool.uid, revision, model))
             p95_s = quantile_s(seen, 0.95) or ewma.UNKNOWN_S
             tiers = self._tiers(found, situation, slots, now_s)
-            self.groups[revision, model] = Group(tiers=tiers, p95_s=p95_s)
+            decoupled = any(served.traits.decoupled for _, served in found)
+            self.groups[revision, model] = Group(tiers=tiers, p95_s=p95_s, decoupled=decoupled)
         self.built_s = now_s
 
     def _tiers(

@@ -44,8 +44,7 @@ def poisoned() -> Refusal:
 
 def wrong_call(ask: Ask, group: Group) -> Refusal | None:
     """Refuse unary inference of a decoupled model, naming the call that works."""
-    decoupled = any(one.served.traits.decoupled for one in group.candidates)
-    if ask.call is not Call.INFER or not decoupled:
+    if ask.call is not Call.INFER or not group.decoupled:
         return None
     text = (
         f"model '{ask.model}' is decoupled (any number of answers per request): use "

@@ -83,18 +83,18 @@ class Slot:
     latency: PeakLatency = field(default_factory=PeakLatency)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Considered:
     """One candidate that a pick drew, with what its cost was made of."""
 
     worker: str
     weight: float
     in_flight: int
-    latency_ms: float
+    latency_s: float
     cost: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Pick:
     """Why a worker was chosen."""
 
