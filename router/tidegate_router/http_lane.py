@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import re
 import uuid
 from dataclasses import dataclass, field
 
@@ -30,6 +31,10 @@ from tidegate_router.lane import acquire, clock
 from tidegate_router.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
+_ABANDONED_S = 600.0
+_NOBODY_LISTENS = WorkerAnswer(499, [], b"", 0.0)  # what a client that left does not get
+_IDENTITY = web.RequestKey("identity", str)
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _METADATA = {
     "name": "tidegate-router",
     "version": "0.1.0",
@@ -97,10 +102,10 @@ class HttpLane:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         parsed = path.parse(request.raw_path.partition("?")[0])
-        refused = parsed if isinstance(parsed, Refusal) else _check(request, parsed)
-        if refused is not None:
+        if isinstance(parsed, Refusal):
+            return self._refuse(parsed)
+        if (refused := _check(request, parsed)) is not None:
             return self._refuse(refused)
-        assert isinstance(parsed, Parsed)  # noqa: S101  # the other case has just returned
         if (simple := self._simple(parsed, request)) is not None:
             return simple
         return await self._forward(parsed, request)
@@ -179,7 +184,7 @@ class HttpLane:
             attempt = await self._acquire(route)
             if isinstance(attempt, Refusal):
                 return self._refuse(attempt, route)
-            ending, answer = await self._try(attempt, work)
+            ending, answer = await self._try(attempt, work, request)
             step = self.dispatcher.settle(route, attempt, ending, clock())
             if isinstance(step, Refusal):
                 return self._refuse(step, route)
@@ -188,16 +193,19 @@ class HttpLane:
             self._count_retry(route)
 
     async def _try(
-        self, attempt: Attempt, work: WorkerRequest
+        self, attempt: Attempt, work: WorkerRequest, request: web.Request
     ) -> tuple[Ending, WorkerAnswer | None]:
         """Ask one worker. Triton computes on after a timeout: its slot is freed when it ended."""
+        if request.transport is None or request.transport.is_closing():
+            self.dispatcher.release(attempt)  # the client left while its request waited
+            return _ended(Outcome.CANCELLED, clock()), _NOBODY_LISTENS
         task = asyncio.create_task(self.upstream.ask(attempt, work))
         task.add_done_callback(lambda done: self._worker_stopped(attempt, done))
         started_s = clock()
         try:
             answer = await asyncio.wait_for(asyncio.shield(task), attempt.timeout_s)
         except TimeoutError:
-            self._abandoned.add(task)
+            self._abandon(task)
             self.telemetry.abandoned.inc()
             return Ending(outcome=Outcome.TIMEOUT, latency_s=clock() - started_s), None
         except UnreachableError as error:
@@ -205,10 +213,15 @@ class HttpLane:
         except BrokenError as error:
             return _ended(Outcome.LOST, started_s, str(error)), None
         except asyncio.CancelledError:
-            self._abandoned.add(task)
+            self._abandon(task)
             raise
         outcome = judge_http(answer.status, answer.body)
         return Ending(outcome=outcome, latency_s=answer.seconds), answer
+
+    def _abandon(self, task: asyncio.Task[WorkerAnswer]) -> None:
+        """Let the worker finish; a worker that never does gives its slot back after a while."""
+        self._abandoned.add(task)
+        asyncio.get_running_loop().call_later(_ABANDONED_S, task.cancel)
 
     def _worker_stopped(self, attempt: Attempt, task: asyncio.Task[WorkerAnswer]) -> None:
         self.dispatcher.release(attempt)
@@ -352,11 +365,12 @@ def _check(request: web.Request, parsed: Parsed) -> Refusal | None:
 
 def _identity(request: web.Request) -> str:
     """Return the request's id: the client's, or a new one."""
-    known = request.get("identity")
+    known = request.get(_IDENTITY)
     if known is None:
-        known = request.headers.get(names.HEADER_REQUEST_ID) or uuid.uuid4().hex
-        request["identity"] = known
-    return str(known)
+        given = request.headers.get(names.HEADER_REQUEST_ID, "")
+        known = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request[_IDENTITY] = known
+    return known
 
 
 def _pairs(request: web.Request) -> headers.Pairs:
