@@ -45,7 +45,9 @@ class Cluster:
                 names = image.references
                 run("kind", "load", "docker-image", *names, "--name", _kind_name(self.instance))
         else:
-            say("==> a given cluster pulls images from its own registry; see TIDEGATE_REGISTRY")
+            say("==> a given cluster pulls its images itself; its nodes need these by name:")
+            for reference in images.image_references().values():
+                say(f"    {reference}")
 
     def down(self) -> None:
         """End what `choose` started; a given cluster is left alone."""
