@@ -295,8 +295,8 @@ class Dispatcher:
         route.accelerator = worker.accelerator
         route.idempotent = _idempotent(candidate.served)
         candidate.slot.in_flight += counted
-        if self.holds.anyone(route.queue):
-            self.holds.wake_first(route.queue)  # more than one slot may be free
+        if self.holds.anyone(route.queue) and self._room(view.group(*route.queue[1:]).candidates):
+            self.holds.wake_first(route.queue)  # more than one slot was free
         left_s = route.deadline_s - now_s
         return Attempt(
             number=route.attempts,
@@ -316,6 +316,13 @@ class Dispatcher:
             slot=candidate.slot if counted else None,
         )
 
+    def _room(self, candidates: Iterable[Candidate]) -> bool:
+        """Whether somebody who is up has a free slot."""
+        return any(
+            one.slot.in_flight < one.limit and not self.down.is_down(one.worker.id)
+            for one in candidates
+        )
+
     def _without_candidate(
         self, route: Route, view: PoolView, group: Group, *, woken: bool, now_s: float
     ) -> Wait | Refusal:
@@ -328,10 +335,11 @@ class Dispatcher:
         up = [one for one in left if not self.down.is_down(one.worker.id)]
         if now_s >= route.hold_until_s or self.holds.full(route.queue):
             return refusals.saturated(route) if up else refusals.no_workers(route)
-        if woken and any(one.slot.in_flight < one.limit for one in up):
+        if woken and self._room(up):
             self.holds.wake_first(route.queue)  # a slot is free that is none for this request
         back_s = (self.down.back_at_s(one.worker.id) for one in left)
-        return Wait(min([route.hold_until_s, *(at_s for at_s in back_s if at_s is not None)]))
+        later_s = (at_s for at_s in back_s if at_s is not None and at_s > now_s)
+        return Wait(min([route.hold_until_s, *later_s]))
 
     def _learn(self, route: Route, attempt: Attempt, ending: Ending, now_s: float) -> None:
         outcome, worker = ending.outcome, attempt.worker_id

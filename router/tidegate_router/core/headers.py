@@ -20,6 +20,7 @@ _OURS = frozenset({  # set by the router itself; a client's or worker's value me
 _REFRAMED = frozenset({"host", "content-length", "expect"})
 _SECRET = frozenset({names.HEADER_RESTRICTED_KEY})
 _PROTOCOL_PREFIX = "triton-grpc-protocol-"
+_VERSIONS = frozenset({(1, 0), (1, 1)})
 _ONCE = frozenset({
     "host", "content-length", "content-type", "content-encoding", "transfer-encoding",
     "inference-header-content-length", "expect", names.HEADER_POOL, names.HEADER_EXPLAIN,
@@ -61,11 +62,16 @@ def check(headers: Iterable[tuple[str, str]], http_version: tuple[int, int]) -> 
         seen[name.lower()] = seen.get(name.lower(), 0) + 1
         values[name.lower()] = value
     problem = (
-        _host_problem(seen, http_version)
+        _version_problem(http_version)
+        or _host_problem(seen, http_version)
         or _name_problem(seen)
         or _framing_problem(seen, values, http_version)
     )
     return Refusal(DroppedReason.BAD_REQUEST, problem) if problem else None
+
+
+def _version_problem(http_version: tuple[int, int]) -> str:
+    return "" if http_version in _VERSIONS else "only HTTP/1.0 and HTTP/1.1 are understood"
 
 
 def _host_problem(seen: dict[str, int], http_version: tuple[int, int]) -> str:

@@ -67,16 +67,16 @@ class Harness:
         return step
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_worker():
     return _worker
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_table():
     return _table
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def harness():
     return Harness

@@ -137,6 +137,11 @@ def test_chunks_are_for_http_1_1_only():
     assert headers.check(chunked, (1, 0)) is not None
 
 
+@pytest.mark.parametrize("version", [(0, 9), (1, 2), (2, 0)])
+def test_other_versions_than_1_0_and_1_1_are_refused(version):
+    assert headers.check(HOST, version).http_status == 400
+
+
 def test_an_ordinary_head_passes():
     head = [*HOST, ("Content-Length", "5"), ("Accept", "a"), ("Accept", "b")]
     assert headers.check(head, (1, 1)) is None
