@@ -5,6 +5,7 @@ import hashlib
 import logging
 import re
 import uuid
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -33,6 +34,7 @@ from tidegate_router.telemetry import Telemetry
 _log = logging.getLogger(__name__)
 _ABANDONED_S = 600.0
 _NOBODY_LISTENS = WorkerAnswer(499, [], b"", 0.0)  # what a client that left does not get
+_LOOK_S = 0.25
 _IDENTITY = web.RequestKey("identity", str)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _METADATA = {
@@ -239,7 +241,7 @@ class HttpLane:
                 return self._refuse(attempt, route)
             relay = _Relay(request, started_s=clock())
             try:
-                ending = await self._relay(relay, route, attempt, work)
+                ending = await _while_client_stays(relay, self._relay(relay, route, attempt, work))
             finally:
                 self.dispatcher.release(attempt)
             step = self.dispatcher.settle(route, attempt, ending, clock())
@@ -345,6 +347,20 @@ class HttpLane:
     def _count_retry(self, route: Route) -> None:
         labels = (route.namespace, route.pool, route.ask.model)
         self.telemetry.retries.labels(*labels).inc()
+
+
+async def _while_client_stays(relay: _Relay, relaying: Coroutine[None, None, Ending]) -> Ending:
+    """Relay until the end, or until _LOOK_S after the client left: the worker then hears of it."""
+    task = asyncio.create_task(relaying)
+    try:
+        while relay.request.transport is not None:
+            done, _ = await asyncio.wait({task}, timeout=_LOOK_S)
+            if done:
+                return task.result()
+    finally:
+        task.cancel()
+    await asyncio.wait({task})
+    return relay.ended(Outcome.CANCELLED)
 
 
 def _check(request: web.Request, parsed: Parsed) -> Refusal | None:
