@@ -18,6 +18,7 @@ FINITE = st.floats(0, 1e6)
     [
         pytest.param(0, 1.0, id="fresh"),
         pytest.param(15, 1.0, id="15-s-is-still-trusted"),
+        pytest.param(16, 29 / 30, id="just-after-15-s"),
         pytest.param(30, 0.5, id="half-way-between"),
         pytest.param(45, 0.0, id="45-s-is-worth-nothing"),
         pytest.param(1e9, 0.0, id="old"),
