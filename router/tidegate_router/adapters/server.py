@@ -22,7 +22,12 @@ _BACKLOG = 1024
 
 
 async def listen(
-    stack: AsyncExitStack, app: web.Application, host: str, port: int, shutdown_s: float
+    stack: AsyncExitStack,
+    app: web.Application,
+    host: str,
+    port: int,
+    shutdown_s: float,
+    head_s: float = HEAD_S,
 ) -> int:
     """Serve until `stack` unwinds, then let requests in flight end for `shutdown_s`.
 
@@ -31,7 +36,7 @@ async def listen(
     runner = web.AppRunner(app, shutdown_timeout=shutdown_s)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = _Site(runner, host, port)
+    site = _Site(runner, host, port, head_s)
     await site.start()
     return site.port
 
@@ -39,9 +44,9 @@ async def listen(
 class _Connection(web.RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_head_due",)
+    __slots__ = ("_head_due", "_head_s")
 
-    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, head_s: float) -> None:
         super().__init__(
             manager,
             loop=loop,
@@ -52,6 +57,7 @@ class _Connection(web.RequestHandler):
             max_field_size=_LINE_BYTES,
             max_headers=_HEADERS,
         )
+        self._head_s = head_s
         self._head_due: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -61,7 +67,7 @@ class _Connection(web.RequestHandler):
         if self._request_count != before or self._current_request is not None:
             self._head_came()
         elif data and self._head_due is None:
-            self._head_due = self._loop.call_later(HEAD_S, self._head_late)
+            self._head_due = self._loop.call_later(self._head_s, self._head_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the timer."""
@@ -103,11 +109,11 @@ class _Connection(web.RequestHandler):
 class _Site(web.BaseSite):
     """A listening socket whose connections are `_Connection`s."""
 
-    __slots__ = ("_host", "port")
+    __slots__ = ("_head_s", "_host", "port")
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
+    def __init__(self, runner: web.AppRunner, host: str, port: int, head_s: float) -> None:
         super().__init__(runner, backlog=_BACKLOG)
-        self._host, self.port = host, port
+        self._host, self.port, self._head_s = host, port, head_s
 
     @property
     def name(self) -> str:
@@ -121,6 +127,9 @@ class _Site(web.BaseSite):
         if manager is None:
             raise RuntimeError("the runner was not set up")
         server = await loop.create_server(
-            lambda: _Connection(manager, loop), self._host, self.port, backlog=self._backlog
+            lambda: _Connection(manager, loop, self._head_s),
+            self._host,
+            self.port,
+            backlog=self._backlog,
         )
         self._server, self.port = server, server.sockets[0].getsockname()[1]

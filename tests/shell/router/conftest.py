@@ -159,8 +159,8 @@ def kit():
 class Router:
     """A router in this process, on real sockets."""
 
-    def __init__(self, stack, session, *, max_body_bytes=1024 * 1024):
-        self.stack, self.session = stack, session
+    def __init__(self, stack, session, *, max_body_bytes=1024 * 1024, head_s=10.0):
+        self.stack, self.session, self.head_s = stack, session, head_s
         self.dispatcher = Dispatcher("test/1", random.Random(7).random)
         self.routes = Routes(self.dispatcher)
         self.upstream = Upstream()
@@ -174,7 +174,9 @@ class Router:
         self.admin_port = await listen(
             self.stack, admin.make_app(self.lane), "127.0.0.1", 0, shutdown_s=1.0
         )
-        self.port = await listen(self.stack, self.lane.make_app(), "127.0.0.1", 0, shutdown_s=1.0)
+        self.port = await listen(
+            self.stack, self.lane.make_app(), "127.0.0.1", 0, shutdown_s=1.0, head_s=self.head_s
+        )
 
     def serve(self, *tables):
         self.routes.restore(list(tables))
