@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -16,64 +16,52 @@ from tidegate_router.adapters.channels import Channels, Metadata, judge
 from tidegate_router.adapters.routes import Routes
 from tidegate_router.core import headers, protowire, report
 from tidegate_router.core.dispatch import Dispatcher
-from tidegate_router.core.faults import Outcome
+from tidegate_router.core.faults import Outcome, judge_grpc
 from tidegate_router.core.path import pool_name
 from tidegate_router.core.refusal import Refusal
-from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Step
-from tidegate_router.lane import acquire, clock
+from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Settled, Step
+from tidegate_router.grpc_lane_inbox import Inbox
+from tidegate_router.lane import acquire, clock, request_id
 from tidegate_router.settings import Settings
 from tidegate_router.telemetry import Telemetry
 
-_log = logging.getLogger(__name__)
 _SERVICE = "/inference.GRPCInferenceService/"
 _HEALTH = "/grpc.health.v1.Health/Check"
-_INQUIRIES = frozenset({"ModelMetadata", "ModelConfig", "ModelStatistics"})
+_STREAM = f"{_SERVICE}ModelStreamInfer"
+_INQUIRIES = ("ModelMetadata", "ModelConfig", "ModelStatistics")
 _REPLAY_BYTES = 1024 * 1024
+_ROUNDING_S = 0.01  # between a client's deadline and the worker's
 Context: TypeAlias = grpc.aio.ServicerContext
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: metadata by lower-case key, what a worker may see of it, and the request's id."""
+
+    given: dict[str, str | bytes]
+    forwarded: Metadata
+    identity: str
+
+    def text(self, key: str) -> str:
+        """Return one value, empty if it is absent."""
+        return str(self.given.get(key, ""))
+
+
 @dataclass(slots=True)
-class Inbox:
-    """What a client's stream has sent so far; kept until the first answer, so that it can be sent
-    to another worker.
-    """
+class Answer:
+    """What one attempt at a worker came to."""
 
-    messages: list[bytes] = field(default_factory=list)
-    first: int = 0  # number of messages[0]
-    done: bool = False
-    replayable: bool = True
-    moved: asyncio.Condition = field(default_factory=asyncio.Condition)
+    outcome: Outcome = Outcome.CANCELLED
+    message: bytes = b""
+    error: grpc.aio.AioRpcError | None = None
+    trailers: Metadata = ()
+    first_s: float | None = None  # when a stream's first answer came
 
-    async def fill(self, source: AsyncIterator[bytes]) -> None:
-        """Read the client's stream to its end."""
-        try:
-            async for message in source:
-                async with self.moved:
-                    self.messages.append(message)
-                    if sum(map(len, self.messages)) > _REPLAY_BYTES:
-                        self.replayable = False
-                    self.moved.notify_all()
-        finally:
-            async with self.moved:
-                self.done = True
-                self.moved.notify_all()
-
-    async def read(self, *, forget: Callable[[], bool]) -> AsyncIterator[bytes]:
-        """Yield every message from the first; drop what is sent once `forget()` says so."""
-        number = self.first
-        while True:
-            async with self.moved:
-                while number >= self.first + len(self.messages) and not self.done:
-                    await self.moved.wait()
-                if number >= self.first + len(self.messages):
-                    return
-                message = self.messages[number - self.first]
-            yield message
-            number += 1
-            if forget():
-                del self.messages[: number - self.first]
-                self.first = number
+    def failed(self, error: grpc.aio.AioRpcError) -> None:
+        """Take a status that is not OK."""
+        self.error, self.outcome = error, judge(error)
+        self.trailers = tuple(error.trailing_metadata() or ())
 
 
 @dataclass(slots=True)
@@ -90,49 +78,48 @@ class GrpcLane:
     _channels: Channels = field(default_factory=Channels)
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen; OSError if the port is taken."""
         limits = [
             ("grpc.max_receive_message_length", self.settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ]
-        self._server = grpc.aio.server(options=limits)
-        self._server.add_generic_rpc_handlers((_Handlers(self),))
+        server = grpc.aio.server(options=limits)
+        server.add_generic_rpc_handlers((_Handlers(self.handlers(), self._forbidden),))
         address = f"{self.settings.host}:{self.settings.grpc_port}"
-        self.port = self._server.add_insecure_port(address)
-        await self._server.start()
+        try:
+            self.port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"gRPC cannot listen on {address}: {error}") from error
+        await server.start()
+        self._server = server
 
     async def stop(self) -> None:
-        """Refuse new calls, let those in flight end."""
+        """Refuse new calls, let those in flight end within the drain time."""
         if self._server is not None:
             await self._server.stop(self.settings.drain_s)
         await self._channels.close()
 
-    def handler(self, method: str) -> grpc.RpcMethodHandler | None:
-        """Return what answers a method; None: unimplemented."""
-        if method == _HEALTH:
-            return grpc.unary_unary_rpc_method_handler(self._health)
-        if not method.startswith(_SERVICE):
-            return None
-        name = method.removeprefix(_SERVICE)
-        if name == "ModelStreamInfer":
-            return grpc.stream_stream_rpc_method_handler(self._stream)
-        known = self._unary_methods().get(name)
-        return grpc.unary_unary_rpc_method_handler(known or self._forbidden)
-
-    def _unary_methods(self) -> dict[str, Unary]:
-        return {
-            "ServerLive": self._live,
-            "ServerReady": self._ready,
-            "ServerMetadata": self._metadata,
-            "ModelReady": self._model_ready,
-            "ModelInfer": self._caller("ModelInfer", Call.INFER),
-            **{name: self._caller(name, Call.INQUIRY) for name in _INQUIRIES},
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """Return what answers each method; all others are refused."""
+        unary: dict[str, Unary] = {
+            _HEALTH: self._health,
+            f"{_SERVICE}ServerLive": self._live,
+            f"{_SERVICE}ServerReady": self._ready,
+            f"{_SERVICE}ServerMetadata": self._metadata,
+            f"{_SERVICE}ModelReady": self._model_ready,
+            f"{_SERVICE}ModelInfer": self._relayed(f"{_SERVICE}ModelInfer", Call.INFER),
+            **{
+                f"{_SERVICE}{name}": self._relayed(f"{_SERVICE}{name}", Call.INQUIRY)
+                for name in _INQUIRIES
+            },
         }
+        made = {name: grpc.unary_unary_rpc_method_handler(call) for name, call in unary.items()}
+        return {**made, _STREAM: grpc.stream_stream_rpc_method_handler(self._stream)}
 
-    def _caller(self, name: str, kind: Call) -> Unary:
+    def _relayed(self, method: str, kind: Call) -> Unary:
         async def call(message: bytes, context: Context) -> bytes:
-            return await self._call(f"{_SERVICE}{name}", kind, message, context)
+            return await self._call(method, kind, message, context)
 
         return call
 
@@ -150,152 +137,167 @@ class GrpcLane:
         return protowire.string_field(1, "tidegate-router") + protowire.string_field(2, "0.1.0")
 
     async def _model_ready(self, message: bytes, context: Context) -> bytes:
-        ask = self._ask(message, Call.INQUIRY, context)
+        caller = _caller(context)
+        ask = _ask(message, Call.INQUIRY, caller, None)
         if isinstance(ask, Refusal):
-            return await self._refuse(ask, context)
+            return await self._refuse(ask, context, caller)
         ready = report.model_ready(self.dispatcher, ask.pool, ask.model, ask.version, clock())
         if ready is None:
             text = f"no pool serves model '{ask.model}'"
-            return await self._refuse(Refusal(DroppedReason.UNKNOWN_MODEL, text), context)
+            return await self._refuse(Refusal(DroppedReason.UNKNOWN_MODEL, text), context, caller)
         return protowire.bool_message(value=ready)
 
     async def _forbidden(self, _message: bytes, context: Context) -> bytes:
         text = "control APIs of a worker are not reachable through the router"
-        return await self._refuse(Refusal(DroppedReason.NOT_ALLOWED, text), context)
+        refusal = Refusal(DroppedReason.NOT_ALLOWED, text)
+        return await self._refuse(refusal, context, _caller(context))
 
-    async def _call(self, method: str, call: Call, message: bytes, context: Context) -> bytes:
-        ask = self._ask(message, call, context)
+    async def _call(self, method: str, kind: Call, message: bytes, context: Context) -> bytes:
+        caller = _caller(context)
+        ask = _ask(message, kind, caller, context.time_remaining())
         route = ask if isinstance(ask, Refusal) else self.dispatcher.plan(ask, clock())
         if isinstance(route, Refusal):
-            return await self._refuse(route, context)
+            return await self._refuse(route, context, caller)
         try:
-            return await self._attempts(route, method, message, context)
+            return await self._attempts(route, method, message, context, caller)
         finally:
             self.dispatcher.finish(route, clock())
 
-    async def _attempts(self, route: Route, method: str, message: bytes, context: Context) -> bytes:
-        metadata = _forwarded(context)
-        while True:
-            attempt = await acquire(self.dispatcher, route)
-            if isinstance(attempt, Refusal):
-                return await self._refuse(attempt, context, route)
-            started_s = clock()
-            call = self._channels.unary(attempt, method, message, metadata)
-            answer, error = b"", None
-            outcome = Outcome.CANCELLED
-            try:
-                answer = await call
-                outcome = Outcome.OK
-            except grpc.aio.AioRpcError as failed:
-                error, outcome = failed, judge(failed)
-            finally:  # also when the client left: the worker hears of it at once
-                self.dispatcher.release(attempt)
-                detail = error.code().name if error is not None else ""
-                ending = Ending(outcome=outcome, latency_s=clock() - started_s, detail=detail)
-                step = self.dispatcher.settle(route, attempt, ending, clock())
-            if isinstance(step, Refusal):
-                return await self._refuse(step, context, route)
-            if step is Step.FORWARD:
-                return await self._pass_on(route, attempt, answer, error, context)
-            self._count_retry(route)
-
-    async def _pass_on(
-        self,
-        route: Route,
-        attempt: Attempt,
-        answer: bytes,
-        error: grpc.aio.AioRpcError | None,
-        context: Context,
+    async def _attempts(
+        self, route: Route, method: str, message: bytes, context: Context, caller: Caller
     ) -> bytes:
-        trailers = _marks(route, attempt)
-        if error is not None:
-            self._count(route, error.code().name)
-            await context.abort(error.code(), error.details() or "", trailers)
-        self._count(route, "OK")
-        context.set_trailing_metadata(trailers)
-        return answer
+        while True:
+            attempt = await self._acquire(route)
+            if isinstance(attempt, Refusal):
+                return await self._refuse(attempt, context, caller, route)
+            call = self._channels.unary(attempt, method, message, caller.forwarded)
+            answer, started_s = Answer(), clock()
+            try:
+                answer.message = await call
+                answer.outcome = Outcome.OK
+                answer.trailers = tuple(await call.trailing_metadata() or ())
+            except grpc.aio.AioRpcError as failed:
+                answer.failed(failed)
+            finally:  # also when the client left: the worker hears of it at once
+                step = self._settle(route, attempt, answer, started_s)
+            if isinstance(step, Refusal):
+                return await self._refuse(step, context, caller, route)
+            if step is Step.FORWARD:
+                return await self._pass_on(route, attempt, answer, context, caller)
+            self._count_retry(route)
 
     async def _stream(self, source: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Pin a stream, by its first message, to one worker and revision."""
-        inbox = Inbox()
+        inbox, caller = Inbox(_REPLAY_BYTES), _caller(context)
         filling = asyncio.create_task(inbox.fill(source))
+        filling.add_done_callback(_looked_at)
         try:
-            first = await anext(inbox.read(forget=lambda: False), b"")
-            ask = self._ask(first, Call.STREAM, context)
+            first = await inbox.first()
+            if first is None:
+                return
+            ask = _ask(first, Call.STREAM, caller, context.time_remaining())
             route = ask if isinstance(ask, Refusal) else self.dispatcher.plan(ask, clock())
             if isinstance(route, Refusal):
-                await self._refuse(route, context)
+                await self._refuse(route, context, caller)
                 return
             try:
-                async for message in self._relay(route, inbox, context):
-                    yield message
+                async with aclosing(self._relay(route, inbox, context, caller)) as answers:
+                    async for message in answers:
+                        yield message
             finally:
                 self.dispatcher.finish(route, clock())
         finally:
             filling.cancel()
 
-    async def _relay(self, route: Route, inbox: Inbox, context: Context) -> AsyncIterator[bytes]:
-        metadata = _forwarded(context)
+    async def _relay(
+        self, route: Route, inbox: Inbox, context: Context, caller: Caller
+    ) -> AsyncGenerator[bytes, None]:
+        """Relay a stream; it moves to another worker only until its first answer."""
         while True:
-            attempt = await acquire(self.dispatcher, route)
+            attempt = await self._acquire(route)
             if isinstance(attempt, Refusal):
-                await self._refuse(attempt, context, route)
+                await self._refuse(attempt, context, caller, route)
                 return
-            started_s, outcome, error = clock(), Outcome.CANCELLED, None
-            requests = inbox.read(forget=lambda: route.answered or not inbox.replayable)
-            call = self._channels.stream(attempt, f"{_SERVICE}ModelStreamInfer", requests, metadata)
+            answer, started_s = Answer(), clock()
+            requests = inbox.read(answered=lambda: route.answered)
+            call = self._channels.stream(attempt, _STREAM, requests, caller.forwarded)
             try:
-                async for message in call:
-                    route.answered = True
-                    yield message
-                outcome = Outcome.OK
-            except grpc.aio.AioRpcError as failed:
-                error, outcome = failed, judge(failed)
+                async with aclosing(_answers(call, answer, attempt.timeout_s)) as messages:
+                    async for message in messages:
+                        if not route.answered:
+                            route.answered = True
+                            marks = self._marks(route, attempt, caller)
+                            await context.send_initial_metadata(marks)
+                        yield message
             finally:
                 call.cancel()
-                self.dispatcher.release(attempt)
-                ending = Ending(outcome=outcome, latency_s=clock() - started_s)
-                step = self.dispatcher.settle(route, attempt, ending, clock())
+                step = self._settle(route, attempt, answer, started_s)
             if isinstance(step, Refusal):
-                await self._refuse(step, context, route)
+                await self._refuse(step, context, caller, route)
                 return
             if step is Step.FORWARD or not inbox.replayable:
-                await self._pass_on(route, attempt, b"", error, context)
+                await self._pass_on(route, attempt, answer, context, caller)
                 return
             self._count_retry(route)
 
-    def _ask(self, message: bytes, call: Call, context: Context) -> Ask | Refusal:
-        given = {key.lower(): value for key, value in context.invocation_metadata() or ()}
-        try:
-            named = protowire.scan(message)
-        except protowire.WireError as error:
-            return Refusal(DroppedReason.BAD_REQUEST, f"the message is no protobuf: {error}")
-        model = named.model or str(given.get(names.HEADER_MODEL, ""))
-        if not model:
-            text = "the message names no model (field 1, or metadata x-tidegate-model)"
-            return Refusal(DroppedReason.BAD_REQUEST, text)
-        pool = str(given.get(names.HEADER_POOL, ""))
-        if pool and isinstance(refused := pool_name(pool), Refusal):
-            return refused
-        replayable = len(message) <= _REPLAY_BYTES
-        digest = hashlib.blake2b(message, digest_size=16).hexdigest() if replayable else ""
-        return Ask(
-            model=model,
-            version=named.version,
-            pool=pool,
-            call=call,
-            timeout_s=context.time_remaining(),
-            replayable=replayable,
-            body_hash=digest if call is not Call.INQUIRY else "",
+    async def _acquire(self, route: Route) -> Attempt | Refusal:
+        began_s, first = clock(), route.attempts == 0
+        attempt = await acquire(self.dispatcher, route)
+        if first:
+            labels = (route.namespace, route.pool, route.ask.model)
+            self.telemetry.queue_wait.labels(*labels).observe(clock() - began_s)
+        return attempt
+
+    def _settle(self, route: Route, attempt: Attempt, answer: Answer, started_s: float) -> Settled:
+        """Free the slot and decide what follows.
+
+        A client's deadline cancels its call at the moment when the worker's time is over too:
+        that is a timeout, not a client that left.
+        """
+        self.dispatcher.release(attempt)
+        now_s = clock()
+        late = answer.first_s is None and now_s >= started_s + attempt.timeout_s - _ROUNDING_S
+        if answer.outcome is Outcome.CANCELLED and late:
+            answer.outcome = Outcome.TIMEOUT
+        ending = Ending(
+            outcome=answer.outcome,
+            latency_s=(answer.first_s or now_s) - started_s,
+            detail=answer.error.code().name if answer.error is not None else "",
         )
+        return self.dispatcher.settle(route, attempt, ending, now_s)
+
+    async def _pass_on(
+        self, route: Route, attempt: Attempt, answer: Answer, context: Context, caller: Caller
+    ) -> bytes:
+        trailers = (*_visible(answer.trailers), *self._marks(route, attempt, caller))
+        if answer.error is not None:
+            self._count(route, answer.error.code().name)
+            await context.abort(answer.error.code(), answer.error.details() or "", trailers)
+        self._count(route, "OK")
+        context.set_trailing_metadata(trailers)
+        return answer.message
+
+    def _marks(self, route: Route, attempt: Attempt, caller: Caller) -> Metadata:
+        marks = [
+            (names.HEADER_WORKER, attempt.worker_name),
+            (names.HEADER_REVISION, attempt.revision),
+            (names.HEADER_ATTEMPTS, str(route.attempts)),
+            (names.HEADER_REQUEST_ID, caller.identity),
+        ]
+        if caller.text(names.HEADER_EXPLAIN) == "true":
+            marks.append((names.HEADER_EXPLAIN, self.dispatcher.explain(route, attempt)))
+        return tuple(marks)
 
     async def _refuse(
-        self, refusal: Refusal, context: Context, route: Route | None = None
+        self, refusal: Refusal, context: Context, caller: Caller, route: Route | None = None
     ) -> bytes:
         self.telemetry.shed.labels(refusal.reason.value).inc()
         if route is not None:
             self._count(route, refusal.grpc_code)
-        trailers = [(names.HEADER_DROPPED_REASON, refusal.reason.value)]
+        trailers = [
+            (names.HEADER_DROPPED_REASON, refusal.reason.value),
+            (names.HEADER_REQUEST_ID, caller.identity),
+        ]
         if refusal.retry_after_s is not None:
             trailers.append(("grpc-retry-pushback-ms", str(int(refusal.retry_after_s * 1000))))
         await context.abort(grpc.StatusCode[refusal.grpc_code], refusal.message, tuple(trailers))
@@ -312,28 +314,92 @@ class GrpcLane:
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
-    def __init__(self, lane: GrpcLane) -> None:
-        self._lane = lane
+    """Known methods by name; those of Triton's service that are none of them are refused."""
+
+    def __init__(self, known: dict[str, grpc.RpcMethodHandler], forbidden: Unary) -> None:
+        self._known = known
+        self._forbidden = grpc.unary_unary_rpc_method_handler(forbidden)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._lane.handler(details.method)
+        found = self._known.get(details.method)
+        if found is None and details.method.startswith(_SERVICE):
+            return self._forbidden
+        return found
 
 
-def _forwarded(context: Context) -> Metadata:
-    """Return a client's metadata as a worker may see it; binary values pass as they are."""
-    pairs = [(key, value) for key, value in context.invocation_metadata() or ()]
-    texts = headers.strip_request([(key, "") for key, _ in pairs])
-    kept = {key for key, _ in texts}
-    return tuple(
+async def _answers(
+    call: grpc.aio.StreamStreamCall, answer: Answer, timeout_s: float
+) -> AsyncGenerator[bytes, None]:
+    """Yield a worker's answers and note in `answer` how it ended.
+
+    The attempt's time runs until the first answer. A first answer that says that the worker does
+    not serve the model is not yielded: the request did not run.
+    """
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            async for message in call:
+                if answer.first_s is None:
+                    text = protowire.stream_error(message)
+                    if text and judge_grpc("UNKNOWN", text) is Outcome.NEVER_RAN:
+                        answer.outcome = Outcome.NEVER_RAN
+                        return
+                    answer.first_s = clock()
+                    limit.reschedule(None)
+                yield message
+        answer.outcome = Outcome.OK
+        answer.trailers = tuple(await call.trailing_metadata() or ())
+    except grpc.aio.AioRpcError as failed:
+        answer.failed(failed)
+    except TimeoutError:
+        answer.outcome = Outcome.TIMEOUT
+
+
+def _ask(message: bytes, call: Call, caller: Caller, timeout_s: float | None) -> Ask | Refusal:
+    try:
+        named = protowire.scan(message)
+    except protowire.WireError as error:
+        return Refusal(DroppedReason.BAD_REQUEST, f"the message is no request: {error}")
+    model = named.model or caller.text(names.HEADER_MODEL)
+    if not model:
+        text = "the message names no model (field 1, or metadata x-tidegate-model)"
+        return Refusal(DroppedReason.BAD_REQUEST, text)
+    pool = caller.text(names.HEADER_POOL)
+    if pool and isinstance(refused := pool_name(pool), Refusal):
+        return refused
+    replayable = len(message) <= _REPLAY_BYTES
+    hashed = replayable and call is not Call.INQUIRY
+    return Ask(
+        model=model,
+        version=named.version,
+        pool=pool,
+        call=call,
+        timeout_s=timeout_s,
+        replayable=replayable,
+        body_hash=hashlib.blake2b(message, digest_size=16).hexdigest() if hashed else "",
+    )
+
+
+def _caller(context: Context) -> Caller:
+    """Read a client's metadata; binary values pass as they are."""
+    pairs = [(key.lower(), value) for key, value in context.invocation_metadata() or ()]
+    given = dict(pairs)
+    identity = request_id(str(given.get(names.HEADER_REQUEST_ID, "")))
+    kept = {key for key, _ in headers.strip_request([(key, "") for key in given])}
+    forwarded = [
         (key, value)
         for key, value in pairs
         if key in kept and not key.startswith("grpc-") and key != "user-agent"
-    )
+    ]
+    return Caller(given, (*forwarded, (names.HEADER_REQUEST_ID, identity)), identity)
 
 
-def _marks(route: Route, attempt: Attempt) -> Sequence[tuple[str, str]]:
-    return (
-        (names.HEADER_WORKER, attempt.worker_name),
-        (names.HEADER_REVISION, attempt.revision),
-        (names.HEADER_ATTEMPTS, str(route.attempts)),
-    )
+def _visible(trailers: Metadata) -> Metadata:
+    """Return a worker's trailers as a client may see them."""
+    kept = {key for key, _ in headers.strip_response([(key, "") for key, _ in trailers])}
+    return tuple((key, v) for key, v in trailers if key in kept and not key.startswith("grpc-"))
+
+
+def _looked_at(task: asyncio.Task[None]) -> None:
+    """A client's broken stream is told by its call's own end."""
+    if not task.cancelled():
+        task.exception()

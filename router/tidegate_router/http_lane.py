@@ -3,8 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import re
-import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
@@ -28,7 +26,7 @@ from tidegate_router.core.faults import Outcome, judge_http
 from tidegate_router.core.path import Parsed, Target
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Step
-from tidegate_router.lane import acquire, clock
+from tidegate_router.lane import acquire, clock, request_id
 from tidegate_router.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -36,7 +34,6 @@ _ABANDONED_S = 600.0
 _NOBODY_LISTENS = WorkerAnswer(499, [], b"", 0.0)  # what a client that left does not get
 _LOOK_S = 0.25
 _IDENTITY = web.RequestKey("identity", str)
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _METADATA = {
     "name": "tidegate-router",
     "version": "0.1.0",
@@ -383,8 +380,7 @@ def _identity(request: web.Request) -> str:
     """Return the request's id: the client's, or a new one."""
     known = request.get(_IDENTITY)
     if known is None:
-        given = request.headers.get(names.HEADER_REQUEST_ID, "")
-        known = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        known = request_id(request.headers.get(names.HEADER_REQUEST_ID, ""))
         request[_IDENTITY] = known
     return known
 

@@ -22,7 +22,8 @@ _OPTIONS = [
 _NOT_CONNECTED = ("failed to connect", "no route to host", "connection refused")
 _BROKEN = (
     "socket closed", "connection reset", "broken pipe", "goaway", "stream removed",
-    "transport closed", "end of tcp stream", "connection aborted",
+    "transport closed", "end of tcp stream", "connection aborted", "connection timed out",
+    "ping timeout", "keepalive", "endpoint closing", "cancelling all calls", "disconnected",
 )  # fmt: skip
 _MAX_CHANNELS = 2048
 

@@ -1,13 +1,17 @@
 """Protobuf's wire format, as far as routing needs it: which model a message names. Pure.
 
 Every request of inference.GRPCInferenceService that names a model has its name in field 1 and its
-version in field 2, both strings; fields come in any order and the last value wins.
+version in field 2, both strings; ModelStreamInferResponse has its error's text in field 1. Fields
+come in any order and the last value wins.
 https://protobuf.dev/programming-guides/encoding/
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 SCAN_BYTES = 64 * 1024  # the names must begin within this much
+MAX_NAME_BYTES = 256
+_NAME, _VERSION, _ERROR = 1, 2, 1
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 
@@ -25,26 +29,22 @@ class Named:
 
 
 def scan(message: bytes) -> Named:
-    """Return fields 1 and 2 of a message; WireError for what is no protobuf."""
-    found = {1: b"", 2: b""}
-    at, end = 0, len(message)
-    while at < min(end, SCAN_BYTES):
-        tag, at = _varint(message, at)
-        number, kind = tag >> 3, tag & 7
-        if number == 0:
-            raise WireError("field number 0")
-        if kind == _LENGTH:
-            size, at = _varint(message, at)
-            if at + size > end:
-                raise WireError("a field is longer than its message")
-            if number in found:
-                found[number] = message[at : at + size]
-            at += size
-        else:
-            at = _skip(message, at, kind)
-    if at > end:
-        raise WireError("the message ends inside a field")
-    return Named(_text(found[1]), _text(found[2]))
+    """Return the model that a request names; WireError for what is no protobuf, or no name."""
+    found = _fields(message, (_NAME, _VERSION))
+    if any(len(value) > MAX_NAME_BYTES for value in found.values()):
+        raise WireError(f"a name is longer than {MAX_NAME_BYTES} bytes")
+    try:
+        return Named(found.get(_NAME, b"").decode(), found.get(_VERSION, b"").decode())
+    except UnicodeDecodeError:
+        raise WireError("a name is no UTF-8") from None
+
+
+def stream_error(message: bytes) -> str:
+    """Return the error that a stream's answer carries, empty if it is none."""
+    try:
+        return _fields(message, (_ERROR,)).get(_ERROR, b"").decode("utf-8", "replace")
+    except WireError:
+        return ""
 
 
 def string_field(number: int, text: str) -> bytes:
@@ -68,6 +68,29 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
+def _fields(message: bytes, numbers: Collection[int]) -> dict[int, bytes]:
+    """Return the length-delimited fields of these numbers that begin within SCAN_BYTES."""
+    found: dict[int, bytes] = {}
+    at, end = 0, len(message)
+    while at < min(end, SCAN_BYTES):
+        tag, at = _varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        if number == 0:
+            raise WireError("field number 0")
+        if kind == _LENGTH:
+            size, at = _varint(message, at)
+            if at + size > end:
+                raise WireError("a field is longer than its message")
+            if number in numbers:
+                found[number] = message[at : at + size]
+            at += size
+        else:
+            at = _skip(message, at, kind)
+    if at > end:
+        raise WireError("the message ends inside a field")
+    return found
+
+
 def _varint(message: bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(_MAX_VARINT_BYTES):
@@ -87,10 +110,3 @@ def _skip(message: bytes, at: int, kind: int) -> int:
     if kind in {_FIXED64, _FIXED32}:
         return at + (8 if kind == _FIXED64 else 4)
     raise WireError(f"wire type {kind}")
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise WireError("a name is no UTF-8") from None
