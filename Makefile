@@ -36,7 +36,7 @@ generate: $(STAMP) ## rewrite every generated file
 	@$(VENV)/bin/typer tidegate_cli.app utils docs --name tidegate --output docs/reference/cli.md
 
 lock: $(STAMP) ## resolve the dependencies anew into requirements.lock
-	@$(VENV)/bin/uv pip compile -q pyproject.toml --all-extras --group dev --no-header -o requirements.lock
+	@$(VENV)/bin/uv pip compile --system-certs -q pyproject.toml --all-extras --group dev --no-header -o requirements.lock
 
 bench: demo ## measure on the demo's cluster; writes .bench/NAME.json
 	@for bench in tests/bench/bench_*.py; do echo "bench: $$bench"; $(PYTHON) $$bench; done
@@ -49,6 +49,6 @@ $(STAMP): pyproject.toml requirements.lock
 	  || { echo "python: apt-get install python3-venv"; apt-get update -qq; apt-get install -y -qq python3-venv >/dev/null; }
 	@[ -x $(PYTHON) ] || $(BASE_PYTHON) -m venv $(VENV)
 	@$(PYTHON) -m pip install -q --disable-pip-version-check "$$(grep -o '^uv==.*' requirements.lock || echo uv)"
-	@$(VENV)/bin/uv pip install -q --python $(PYTHON) -r requirements.lock
-	@$(VENV)/bin/uv pip install -q --python $(PYTHON) --no-deps -e .
+	@$(VENV)/bin/uv pip install --system-certs -q --python $(PYTHON) -r requirements.lock
+	@$(VENV)/bin/uv pip install --system-certs -q --python $(PYTHON) --no-deps -e .
 	@touch $@
