@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import tritonclient.http as http_client
 import yaml
-from tidegate_e2e.cluster import Cluster, choose
 
 from tidegate_e2e import access
+from tidegate_e2e.cluster import Cluster, choose
 
 ROOT = Path(__file__).parents[2]
 POOL = "inferencepools.tidegate.dev/echo"
