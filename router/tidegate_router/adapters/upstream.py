@@ -5,6 +5,7 @@ UpstreamError
   +-- BrokenError        the connection broke before the answer was complete
 """
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,7 +21,9 @@ from tidegate_router.lane import clock
 _CONNECT_S = 1.5
 _IDLE_S = 30.0
 _READ_BYTES = 64 * 1024
-Body = bytes | AsyncIterator[bytes] | None
+_AT_ONCE_BYTES = 256 * 1024
+_ADDRESS = re.compile(r"[0-9A-Za-z.:-]+")
+_ABANDONED_S = 300.0
 
 
 class UpstreamError(Exception):
@@ -42,7 +45,7 @@ class WorkerRequest:
     method: str
     target: str
     headers: Pairs
-    body: Body
+    body: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,6 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             read_bufsize=_READ_BYTES * 4,
             max_line_size=32 * 1024,
             max_field_size=32 * 1024,
@@ -77,36 +79,48 @@ class Upstream:
         await self._session.close()
 
     async def ask(self, attempt: Attempt, request: WorkerRequest) -> WorkerAnswer:
-        """Return the whole answer; raises UpstreamError."""
+        """Return the whole answer; raises UpstreamError.
+
+        It is waited for longer than the attempt lasts: the worker computes on, and its slot is
+        free when it ends. A worker that froze ends never, so there is an end to that too.
+        """
         started_s = clock()
-        async with self.open(attempt, request) as answer:
+        async with self.open(attempt, request, attempt.timeout_s + _ABANDONED_S) as answer:
             body = await answer.read()
             return WorkerAnswer(answer.status, answer.headers, body, clock() - started_s)
 
-    def open(self, attempt: Attempt, request: WorkerRequest) -> "OpenAnswer":
+    def open(
+        self, attempt: Attempt, request: WorkerRequest, limit_s: float | None = None
+    ) -> "OpenAnswer":
         """Return an answer to be read piece by piece, as a context manager."""
-        host = f"[{attempt.address}]" if ":" in attempt.address else attempt.address
-        url = URL(f"http://{host}:{attempt.http_port}{request.target}", encoded=True)
-        return OpenAnswer(self._session, url, request)
+        limits = aiohttp.ClientTimeout(total=limit_s, sock_connect=_CONNECT_S)
+        return OpenAnswer(self._session, attempt, request, limits)
 
 
 class OpenAnswer:
     """An answer whose head has come. Leaving before its end closes the connection."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: URL, request: WorkerRequest) -> None:
-        self._call = (session, url, request)
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        attempt: Attempt,
+        request: WorkerRequest,
+        limits: aiohttp.ClientTimeout,
+    ) -> None:
+        self._call = (session, attempt, request, limits)
         self._response: aiohttp.ClientResponse | None = None
         self.status = 0
         self.headers: Pairs = []
 
     async def __aenter__(self) -> Self:
-        session, url, request = self._call
+        session, attempt, request, limits = self._call
+        data, framing = _framed(request.body)
         try:
             response = await session.request(
-                request.method, url, headers=request.headers, data=request.body,
-                allow_redirects=False,
+                request.method, _url(attempt, request.target), data=data,
+                headers=[*request.headers, *framing], allow_redirects=False, timeout=limits,
             )  # fmt: skip
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
             raise UnreachableError(_kind(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BrokenError(_kind(error)) from error
@@ -151,6 +165,27 @@ class OpenAnswer:
             self._response.release()
         else:
             self._response.close()
+
+
+def _url(attempt: Attempt, target: str) -> URL:
+    """Return where a request goes; ValueError for an address that is none."""
+    if not _ADDRESS.fullmatch(attempt.address):
+        raise ValueError("no address")
+    host = f"[{attempt.address}]" if ":" in attempt.address else attempt.address
+    return URL(f"http://{host}:{attempt.http_port}{target}", encoded=True)
+
+
+def _framed(body: bytes | None) -> tuple[bytes | AsyncIterator[bytes] | None, Pairs]:
+    """Return what to send and its framing: large bodies in pieces, so that others get a turn."""
+    if body is None or len(body) <= _AT_ONCE_BYTES:
+        return body, []
+    return _pieces(body), [("Content-Length", str(len(body)))]
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    view = memoryview(body)
+    for at in range(0, len(view), _AT_ONCE_BYTES):
+        yield bytes(view[at : at + _AT_ONCE_BYTES])
 
 
 def _kind(error: BaseException) -> str:

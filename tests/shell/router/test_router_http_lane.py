@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 import random
 from types import SimpleNamespace
@@ -33,6 +34,17 @@ async def test_a_binary_tensor_body_arrives_byte_for_byte_with_its_headers(serve
     assert seen.header("content-type") == ["application/octet-stream"]
     assert seen.header("content-length") == [str(len(body))]
     assert seen.header("transfer-encoding") == []
+
+
+async def test_a_large_body_arrives_whole_with_its_length(start_router, worker, kit):
+    router = await start_router(max_body_bytes=8 * 1024 * 1024)
+    router.serve(kit.table(kit.routed(worker)))
+    body = random.Random(3).randbytes(3 * 1024 * 1024 + 1)
+    answer, _ = await router.infer(io.BytesIO(body))
+    assert answer.status == 200
+    assert worker.seen[0].body == body
+    assert worker.seen[0].header("content-length") == [str(len(body))]
+    assert worker.seen[0].header("transfer-encoding") == []
 
 
 async def test_an_answer_arrives_byte_for_byte_with_its_headers(served, worker, kit):
@@ -236,6 +248,16 @@ async def test_a_worker_that_refuses_connections_costs_no_request(router, start_
     answers = await asyncio.gather(*(router.infer() for _ in range(8)))
     assert [answer.status for answer, _ in answers] == [200] * 8
     assert router.dispatcher.down.is_down("uid-dead")
+
+
+@pytest.mark.parametrize("address", ["no host", "10.0.0.1/x#", "x@y", "[", "nowhere.invalid"])
+async def test_an_absurd_address_costs_no_request(router, start_worker, kit, address):
+    good = kit.routed(await start_worker("good"))
+    absurd = kit.routed(SimpleNamespace(name="absurd"), port=kit.free_port())
+    router.serve(kit.table(absurd.model_copy(update={"address": address}), good))
+    answers = [await router.infer() for _ in range(8)]
+    assert {answer.status for answer, _ in answers} == {200}
+    assert router.dispatcher.down.is_down("uid-absurd")
 
 
 async def test_with_nobody_reachable_the_answer_is_503_within_the_hold(router, kit):
