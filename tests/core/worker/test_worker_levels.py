@@ -156,6 +156,11 @@ def test_the_simulation_reacts_to_load_and_cools_again():
     assert cold.utilization_ratio == 0
 
 
+def test_the_simulation_draws_power_as_it_works():
+    idle, hot = describe(run(1, 0)), describe(run(120, 100))
+    assert (idle.power_watts, hot.power_watts) == (15.0, 150.0)
+
+
 def test_the_simulation_says_that_it_is_one():
     assert describe(run(1, 1)).simulated
     assert describe(run(1, 1)).uuid == "SIMULATED-0"

@@ -87,6 +87,11 @@ def test_rates_are_of_the_last_second_and_success_of_all():
     assert found.in_flight == 4
 
 
+def test_as_many_failures_as_successes_are_half():
+    seen = readings((0.0, Counters()), (1.0, Counters(successes=4, failures=4)))
+    assert rates(seen, "m").success_ratio == 0.5
+
+
 def test_an_idle_model_has_no_batch_size_and_no_success_ratio():
     found = rates(readings((0.0, Counters(successes=5)), (1.0, Counters(successes=5))), "m")
     assert (found.mean_batch_size, found.success_ratio, found.in_flight) == (None, None, 0)

@@ -68,10 +68,10 @@ FIELDS = [
                              "B": {"dataType": "BYTES", "dims": [1], "fill": "Random"},
                              "C": {"dataType": "INT8", "dims": [1], "fill": "File",
                                    "file": "c.bin"}}}]}, "",
-     lambda c: [(n, i.WhichOneof("input_data_type"), i.data_type)
+     lambda c: [(n, i.WhichOneof("input_data_type"), i.random_data, i.data_type)
                 for n, i in sorted(c.model_warmup[0].inputs.items())],
-     [("A", "zero_data", proto.TYPE_FP32), ("B", "random_data", proto.TYPE_STRING),
-      ("C", "input_data_file", proto.TYPE_INT8)]),
+     [("A", "zero_data", False, proto.TYPE_FP32), ("B", "random_data", True, proto.TYPE_STRING),
+      ("C", "input_data_file", False, proto.TYPE_INT8)]),
 ]  # fmt: skip
 
 

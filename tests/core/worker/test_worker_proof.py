@@ -69,6 +69,12 @@ def test_a_timeout_is_not_tried_again_soon_because_it_may_still_wait_in_triton()
     assert due(found, 210.0)
 
 
+def test_a_failure_is_tried_again_after_a_second():
+    found = conclude(READY, Outcome.FAILURE, now_s=200.0, pending=0)
+    assert not due(found, 200.9)
+    assert due(found, 201.0)
+
+
 def test_real_traffic_is_proof_and_strengthens_a_weak_one():
     weak = conclude(Proof(), Outcome.REFUSED, now_s=1.0, pending=0, message="refused")
     found = note_counter(weak, 1, 2.0)
@@ -113,12 +119,12 @@ def test_readiness_is_lost_only_by_a_failure_or_an_idle_timeout(events):
 def test_without_a_warmup_zeros_are_asked_by_the_loaded_config():
     config = [
         {"name": "IMAGE", "data_type": "TYPE_FP32", "dims": ["3", "-1", "-1"]},
-        {"name": "TEXT", "data_type": "TYPE_STRING", "dims": [1]},
+        {"name": "TEXT", "data_type": "TYPE_STRING", "dims": [0]},
         {"name": "EXTRA", "data_type": "TYPE_INT8", "dims": [1], "optional": True},
     ]
     assert readiness_inputs(config, 8, None) == (
         Tensor("IMAGE", "FP32", (1, 3, 1, 1)),
-        Tensor("TEXT", "BYTES", (1, 1)),
+        Tensor("TEXT", "BYTES", (1, 0)),
     )
 
 

@@ -190,6 +190,11 @@ def test_what_may_be_a_credential_is_not_shown(text, seen):
     assert shown(text) == seen
 
 
+def test_only_what_is_too_long_is_cut():
+    assert one_line("x" * 600) == "x" * 600
+    assert one_line("x" * 601) == "x" * 597 + "..."
+
+
 @given(st.text(max_size=2000))
 def test_messages_are_one_short_line(text):
     line = one_line(text)

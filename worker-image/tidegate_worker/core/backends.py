@@ -1,7 +1,7 @@
 """Which Triton backend a model needs, and whether the image has it. Pure."""
 
+import posixpath
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as proto
@@ -38,13 +38,13 @@ def needed(config_text: str, files: Iterable[str]) -> str | None:
         return str(config.backend)
     if config.platform:
         return _BY_PLATFORM.get(config.platform)
-    implied = (_BY_FILE.get(PurePosixPath(file).name) for file in sorted(files))
+    implied = (_BY_FILE.get(posixpath.basename(file)) for file in sorted(files))
     return next((backend for backend in implied if backend), None)
 
 
 def brings_its_own(backend: str, files: Iterable[str]) -> bool:
     """Whether the model's folder holds the backend's library, which Triton prefers."""
-    return f"libtriton_{backend}.so" in {PurePosixPath(file).name for file in files}
+    return f"libtriton_{backend}.so" in set(map(posixpath.basename, files))
 
 
 def check(backend: str | None, installed: Iterable[str]) -> None:

@@ -4,9 +4,9 @@ Three layouts (docs/reference): (a) a file; (b) a folder without config.pbtxt or
 (c) a Triton model folder, of which one numeric folder is served.
 """
 
+import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from tidegate_api.names import Reason
@@ -46,7 +46,7 @@ def is_remote(uri: str) -> bool:
 
 def place_file(model: Model, name: str) -> Placement:
     """Return layout (a): the file becomes <version>/<the backend's default file name>."""
-    default = _DEFAULT_FILES.get(model.backend or "") or _BY_SUFFIX.get(PurePosixPath(name).suffix)
+    default = _DEFAULT_FILES.get(model.backend or "") or _BY_SUFFIX.get(posixpath.splitext(name)[1])
     if default is None:
         raise ModelError(
             Reason.MODEL_CONFIG_INVALID,
@@ -102,9 +102,9 @@ def _triton_folder(model: Model, entries: list[str], versions: list[int]) -> Pla
 
 def safe_relative(path: str) -> str:
     """Return a fetched object's path below its source; one that would leave it is refused."""
-    parts = PurePosixPath(path).parts
+    parts = [part for part in path.split("/") if part not in {"", "."}]
     if not parts or path.startswith("/") or ".." in parts:
         raise ModelError(
             Reason.MODEL_FETCH_FAILED, f'the source holds an object named "{path}": refused'
         )
-    return str(PurePosixPath(*parts))
+    return "/".join(parts)
