@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from tidegate_api import names
 from tidegate_api.names import DroppedReason
 from tidegate_router.adapters.routes import Routes
+from tidegate_router.adapters.server import name_server
 from tidegate_router.adapters.upstream import (
     BrokenError,
     OpenAnswer,
@@ -88,6 +89,7 @@ class HttpLane:
         """Return the application: one handler, because the path's rules are the core's."""
         app = web.Application(client_max_size=self.max_body_bytes)
         app.router.add_route("*", "/{anything:.*}", self.handle)
+        app.on_response_prepare.append(name_server)
         return app
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

@@ -42,7 +42,9 @@ class KubeReader:
         items: list[JsonObject] = []
         wanted: dict[str, str | int] = {"limit": _PAGE, **query}
         while True:
-            answer = await self._get(path, wanted, aiohttp.ClientTimeout(total=_LIST_S))
+            answer = await self._get(
+                path, wanted, aiohttp.ClientTimeout(total=_LIST_S, sock_connect=_CALL_S)
+            )
             page = _parse(await _read(answer))
             found, metadata = page.get("items"), page.get("metadata")
             items += found if isinstance(found, list) else []

@@ -138,12 +138,16 @@ class Routes:
 
 @dataclass(slots=True)
 class KubernetesRoutes:
-    """Keeps Routes true by list and watch; lists again after every break."""
+    """Keeps Routes true by list and watch; lists again after every break.
+
+    No list for `lost_after_s`: what is known counts as unsynced.
+    """
 
     routes: Routes
     reader: KubeReader
     namespaces: tuple[str, ...]
     operator_namespace: str
+    lost_after_s: float = _SNAPSHOT_AFTER_S
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -191,7 +195,7 @@ class KubernetesRoutes:
         event: Callable[[str, JsonObject], None],
         lost: Callable[[], None] | None = None,
     ) -> None:
-        """List, watch, and list again for ever; listing that fails for 5 s counts as lost."""
+        """List, watch, and list again for ever."""
         delay_s, listed_s = _BACKOFF_S[0], clock()
         while True:
             try:
@@ -205,7 +209,7 @@ class KubernetesRoutes:
             except KubeError as error:
                 _log.warning("%s", error)
             listed_s = min(listed_s, clock())
-            if lost is not None and clock() - listed_s >= _SNAPSHOT_AFTER_S:
+            if lost is not None and clock() - listed_s >= self.lost_after_s:
                 lost()
             await asyncio.sleep(delay_s)
             delay_s = min(_BACKOFF_S[1], delay_s * 2)

@@ -19,6 +19,7 @@ _KEEP_ALIVE_S = 75.0  # longer than tritonclient's pools keep a connection
 _LINE_BYTES = 8190
 _HEADERS = 64
 _BACKLOG = 1024
+_SERVER = "tidegate-router"
 
 
 async def listen(
@@ -39,6 +40,11 @@ async def listen(
     site = _Site(runner, host, port, head_s)
     await site.start()
     return site.port
+
+
+async def name_server(_request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Say who answers, and no library's version."""
+    answer.headers["Server"] = _SERVER
 
 
 class _Connection(web.RequestHandler):
@@ -92,6 +98,7 @@ class _Connection(web.RequestHandler):
             text, reason = "internal error of the router", DroppedReason.INTERNAL
         answer = web.json_response({"error": text}, status=status)
         answer.headers[HEADER_DROPPED_REASON] = reason.value
+        answer.headers["Server"] = _SERVER
         answer.force_close()
         return answer
 

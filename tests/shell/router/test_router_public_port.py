@@ -127,6 +127,21 @@ async def test_heads_that_could_be_read_twice_are_refused(served, worker, data):
     assert worker.seen == []
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", id="own-answer"),
+        pytest.param(INFER + b"Host: a\r\n" + EMPTY, id="workers-answer"),
+        pytest.param(b"POST /v2/models/m/infer\r\n\r\n", id="no-http"),
+    ],
+)
+async def test_no_answer_tells_a_librarys_version(served, data):
+    async with served.connect() as (reader, writer):
+        writer.write(data)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    assert "\r\nserver: tidegate-router\r\n" in head
+
+
 async def test_what_is_no_http_is_never_logged(served, caplog):
     caplog.set_level(logging.DEBUG)
     await send(served, INFER + b"Host: a\r\nAuthorization : Bearer s3cret\r\n\r\n")
