@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -36,6 +37,25 @@ def test_get_shows_the_pool_in_columns_and_explain_knows_the_fields(standing):
         "explain", "inferencepools.tidegate.dev.spec.template.models"
     ).stdout
     assert "dynamicBatching" in explained
+
+
+def test_the_examples_apply_as_they_are_and_answer(release, router):
+    demo = release.into("tidegate-demo")
+    demo.kubectl("apply", "-f", "examples/")
+    try:
+        pool = "inferencepools.tidegate.dev/files"
+        assert (
+            "condition met"
+            in demo.kubectl("wait", "--for=condition=Ready", pool, "--timeout=120s").stdout
+        )
+        for protocol, url in (("http", router.http), ("grpc", router.grpc)):
+            said = demo.run(
+                sys.executable, "-m", "tidegate_cli", "infer", "magika", "--url", url,
+                "--protocol", protocol, "--input", "CONTENT=@e2e/conftest.py",
+            ).stdout  # fmt: skip
+            assert "python" in said
+    finally:
+        demo.kubectl("delete", "-f", "examples/", "--wait=false")
 
 
 def test_applying_twice_changes_nothing_and_diff_is_empty(echo):
