@@ -10,7 +10,9 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from tidegate_api.names import (
     ANNOTATION_SCORE_LAG_MS,
@@ -25,12 +27,13 @@ from tidegate_operator.adapters import client as kube
 from tidegate_operator.adapters.lease import Lease, touch
 from tidegate_operator.adapters.scrape import Scraper
 from tidegate_operator.app import Health, make_app, serve
-from tidegate_operator.caches import Caches
+from tidegate_operator.caches import Caches, PoolKey
 from tidegate_operator.core.observation import OperatorSettings
 from tidegate_operator.gather import Gatherer
 from tidegate_operator.reconciler import Reconciler
 from tidegate_operator.settings import Settings
 from tidegate_operator.telemetry import Telemetry
+from tidegate_operator.workqueue import WorkQueue
 from tidegate_operator.writer import Writer
 
 _log = logging.getLogger(__name__)
@@ -90,16 +93,23 @@ async def _orphaned() -> None:
     raise _Stop
 
 
-async def _lead(settings: Settings, api: kube.KubeClient, lease: Lease, health: Health) -> None:
-    await lease.acquire()
-    health.telemetry.leader.set(1)
-    reconciler: Reconciler | None = None
-    caches = Caches(
-        api,
-        settings.watch_namespaces,
-        settings.router_service,
-        lambda key: reconciler.queue.add(key) if reconciler else None,
-    )
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """The parts that work while this process leads."""
+
+    caches: Caches
+    gatherer: Gatherer
+    reconciler: Reconciler
+    workers: Scraper[WorkerState]
+    routers: Scraper[RouterState]
+
+
+def assemble(
+    settings: Settings, api: kube.KubeClient, leads: Callable[[], bool], telemetry: Telemetry
+) -> Leading:
+    """Put the parts together; nothing runs yet. `leads()` says whether writing is allowed."""
+    queue: WorkQueue[PoolKey] = WorkQueue()
+    caches = Caches(api, settings.watch_namespaces, settings.router_service, queue.add)
     known = OperatorSettings(
         release=OperatorClaim(name=settings.release, namespace=settings.namespace),
         worker_image=settings.worker_image,
@@ -107,22 +117,37 @@ async def _lead(settings: Settings, api: kube.KubeClient, lease: Lease, health: 
         network_policy=settings.network_policy,
     )
     gatherer = Gatherer(caches, known)
-    writer = Writer(api, caches, lambda: lease.held)
-    reconciler = Reconciler(
-        caches, gatherer, writer, known, health.telemetry, settings.score_writes_per_second
-    )
-    health.caches, health.reconciler = caches, reconciler
-    gatherer.workers, gatherer.routers = _scrapers(settings, gatherer, health.telemetry)
+    writer = Writer(api, caches, leads)
+    budget = settings.score_writes_per_second
+    reconciler = Reconciler(caches, gatherer, writer, known, telemetry, queue, budget)
+    workers, routers = _scrapers(settings, gatherer, telemetry)
+    gatherer.workers, gatherer.routers = workers, routers
+    return Leading(caches, gatherer, reconciler, workers, routers)
+
+
+async def lead(parts: Leading) -> None:
+    """List everything, then reconcile for ever; whatever breaks ends it all."""
+    async with asyncio.TaskGroup() as group:
+        for cache in parts.caches.all:
+            group.create_task(cache.run())
+        await parts.caches.synced()
+        group.create_task(parts.workers.run())
+        group.create_task(parts.routers.run())
+        group.create_task(parts.reconciler.queue.run(parts.reconciler.reconcile, _CONCURRENCY))
+        group.create_task(parts.reconciler.tick())
+
+
+async def _lead(settings: Settings, api: kube.KubeClient, lease: Lease, health: Health) -> None:
+    await lease.acquire()
+    health.telemetry.leader.set(1)
+    parts = assemble(settings, api, lambda: lease.held, health.telemetry)
+    health.caches, health.reconciler = parts.caches, parts.reconciler
     async with asyncio.TaskGroup() as group:
         group.create_task(lease.keep())
-        for cache in caches.all:
-            group.create_task(cache.run())
-        await caches.synced()
-        group.create_task(gatherer.workers.run())
-        group.create_task(gatherer.routers.run())
-        group.create_task(_watch(reconciler, settings))
-        group.create_task(reconciler.queue.run(reconciler.reconcile, _CONCURRENCY))
-        group.create_task(_score_loop(settings, api, lease, reconciler, gatherer, health))
+        group.create_task(lead(parts))
+        await parts.caches.synced()
+        group.create_task(_watch(parts.reconciler, settings))
+        group.create_task(_date_tables(settings, api, lease, parts, health.telemetry))
 
 
 async def _watch(reconciler: Reconciler, settings: Settings) -> None:
@@ -152,25 +177,17 @@ def _scrapers(
     return workers, routers
 
 
-async def _score_loop(
-    settings: Settings,
-    api: kube.KubeClient,
-    lease: Lease,
-    reconciler: Reconciler,
-    gatherer: Gatherer,
-    health: Health,
+async def _date_tables(
+    settings: Settings, api: kube.KubeClient, lease: Lease, parts: Leading, telemetry: Telemetry
 ) -> None:
-    """Tick every pool and date all tables: the Lease of routes is renewed by this loop itself."""
-    async with asyncio.TaskGroup() as group:
-        group.create_task(reconciler.tick())
-        while True:
-            lag_ms = {ANNOTATION_SCORE_LAG_MS: str(int(reconciler.score_lag_s * 1000))}
-            if lease.held:
-                try:
-                    await touch(api, settings.namespace, ROUTES_LEASE, settings.release, lag_ms)
-                except kube.ApiError as error:
-                    _log.warning("lease %s: %s", ROUTES_LEASE, error)
-            readings = gatherer.workers.readings.values() if gatherer.workers else ()
-            oldest_s = min((r.scraped_s for r in readings if r.scraped_s), default=time.time())
-            health.telemetry.scrape_age.set(time.time() - oldest_s)
-            await asyncio.sleep(_ROUTES_RENEWAL_S)
+    """Renew the Lease that dates all tables, with how far scores lag behind what was measured."""
+    while True:
+        lag_ms = {ANNOTATION_SCORE_LAG_MS: str(int(parts.reconciler.score_lag_s * 1000))}
+        if lease.held:
+            try:
+                await touch(api, settings.namespace, ROUTES_LEASE, settings.release, lag_ms)
+            except kube.ApiError as error:
+                _log.warning("lease %s: %s", ROUTES_LEASE, error)
+        scraped_s = [r.scraped_s for r in parts.workers.readings.values() if r.scraped_s]
+        telemetry.scrape_age.set(time.time() - min(scraped_s, default=time.time()))
+        await asyncio.sleep(_ROUTES_RENEWAL_S)

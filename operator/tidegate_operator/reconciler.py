@@ -51,6 +51,7 @@ class Reconciler:
         writer: Writer,
         settings: OperatorSettings,
         telemetry: Telemetry,
+        queue: WorkQueue[PoolKey],
         score_writes_per_second: float,
     ) -> None:
         self._caches = caches
@@ -61,7 +62,7 @@ class Reconciler:
         self._bucket = bucket(score_writes_per_second, time.monotonic())
         self._pending: dict[PoolKey, float] = {}  # score changes that wait, since when
         self.records: dict[PoolKey, PoolRecord] = {}
-        self.queue: WorkQueue[PoolKey] = WorkQueue()
+        self.queue = queue
 
     @property
     def score_lag_s(self) -> float:

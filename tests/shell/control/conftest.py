@@ -283,40 +283,49 @@ async def api():
     await server.close()
 
 
-@pytest.fixture
-async def connect(api):
-    """Return `connect()`: one more client of the fake API server, closed at the end."""
-    clients: list[KubeClient] = []
+class Background:
+    """Tasks that are cancelled at the end of a test, and what is closed after them."""
 
-    def make(url: str = "") -> KubeClient:
-        configuration = kubernetes_client.Configuration(host=url or api.url)
-        made = KubeClient(kubernetes_client.ApiClient(configuration), lambda _verb, _code: None)
-        clients.append(made)
-        return made
+    def __init__(self):
+        self.tasks: list[asyncio.Task] = []
+        self.closers: list[Callable[[], Awaitable]] = []
 
-    yield make
-    for made in clients:
-        await made.close()
+    def __call__(self, work: Awaitable) -> asyncio.Task:
+        self.tasks.append(asyncio.ensure_future(work))
+        return self.tasks[-1]
 
-
-@pytest.fixture
-def client(connect) -> KubeClient:
-    return connect()
+    async def end(self):
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for close in self.closers:
+            await close()
 
 
 @pytest.fixture
 async def background():
     """Return `background(coroutine)`: a task that is cancelled at the end of the test."""
-    tasks: list[asyncio.Task] = []
+    made = Background()
+    yield made
+    await made.end()
 
-    def start(work: Awaitable) -> asyncio.Task:
-        tasks.append(asyncio.ensure_future(work))
-        return tasks[-1]
 
-    yield start
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+@pytest.fixture
+def connect(api, background):
+    """Return `connect()`: one more client of the fake API server, closed at the end."""
+
+    def make(url: str = "") -> KubeClient:
+        configuration = kubernetes_client.Configuration(host=url or api.url)
+        made = KubeClient(kubernetes_client.ApiClient(configuration), lambda _verb, _code: None)
+        background.closers.append(made.close)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def client(connect) -> KubeClient:
+    return connect()
 
 
 @pytest.fixture(name="until")
