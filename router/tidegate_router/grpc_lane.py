@@ -12,7 +12,7 @@ import grpc.aio
 
 from tidegate_api import names
 from tidegate_api.names import DroppedReason
-from tidegate_router.adapters.channels import Channels, Metadata, judge
+from tidegate_router.adapters.channels import Channels, Metadata, WorkerStream, judge
 from tidegate_router.adapters.routes import Routes
 from tidegate_router.core import headers, protowire, report
 from tidegate_router.core.dispatch import Dispatcher
@@ -328,7 +328,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no 
 
 
 async def _answers(
-    call: grpc.aio.StreamStreamCall, answer: Answer, timeout_s: float
+    call: WorkerStream, answer: Answer, timeout_s: float
 ) -> AsyncGenerator[bytes, None]:
     """Yield a worker's answers and note in `answer` how it ended.
 
@@ -337,7 +337,7 @@ async def _answers(
     """
     try:
         async with asyncio.timeout(timeout_s) as limit:
-            async for message in call:
+            async for message in call.answers():
                 if answer.first_s is None:
                     text = protowire.stream_error(message)
                     if text and judge_grpc("UNKNOWN", text) is Outcome.NEVER_RAN:
@@ -347,7 +347,7 @@ async def _answers(
                     limit.reschedule(None)
                 yield message
         answer.outcome = Outcome.OK
-        answer.trailers = tuple(await call.trailing_metadata() or ())
+        answer.trailers = await call.trailers()
     except grpc.aio.AioRpcError as failed:
         answer.failed(failed)
     except TimeoutError:

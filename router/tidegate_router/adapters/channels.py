@@ -1,5 +1,6 @@
 """gRPC to workers: one channel per worker, bytes in and out, errors judged once."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -47,10 +48,11 @@ class Channels:
         method: str,
         messages: AsyncIterator[bytes],
         metadata: Metadata,
-    ) -> grpc.aio.StreamStreamCall:
-        """Start a stream; iterate it for answers. It has no time limit of its own."""
-        start = self._channel(attempt).stream_stream(method)
-        return start(messages, metadata=metadata)
+    ) -> "WorkerStream":
+        """Start a stream that sends `messages`. It has no time limit of its own."""
+        return WorkerStream(
+            self._channel(attempt).stream_stream(method)(metadata=metadata), messages
+        )
 
     async def close(self) -> None:
         """Close every channel."""
@@ -68,6 +70,47 @@ class Channels:
         while len(self._open) > _MAX_CHANNELS:
             del self._open[next(iter(self._open))]  # closed when its last call ends
         return channel
+
+
+class WorkerStream:
+    """A stream to one worker: what it is sent, and what it answers."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall, messages: AsyncIterator[bytes]) -> None:
+        self._call = call
+        self._sending = asyncio.create_task(self._send(messages))
+
+    async def answers(self) -> AsyncIterator[bytes]:
+        """Yield the worker's answers; AioRpcError if it ends with another status than OK."""
+        while (message := await self._call.read()) is not grpc.aio.EOF:
+            yield message
+
+    async def trailers(self) -> Metadata:
+        """Return the worker's trailing metadata, once it has ended."""
+        return tuple(await self._call.trailing_metadata() or ())
+
+    def cancel(self) -> None:
+        """End it from this side; nothing happens if it has ended."""
+        self._sending.cancel()
+        self._call.cancel()
+
+    async def _send(self, messages: AsyncIterator[bytes]) -> None:
+        """Send everything; once the call is over its status, which `answers` raises, says why."""
+        try:
+            await self._call.wait_for_connection()
+            async for message in messages:
+                await self._raw.send_serialized_message(message)
+            await self._call.done_writing()
+        except (grpc.aio.InternalError, grpc.aio.AioRpcError):
+            pass
+
+    @property
+    def _raw(self) -> "grpc._cython.cygrpc._AioCall":
+        """The call below `grpc.aio`.
+
+        Its own write() replaces the worker's status by INTERNAL when a worker refuses a stream
+        while a message is on its way to it: a refusal that could be retried elsewhere is lost.
+        """
+        return self._call._cython_call  # noqa: SLF001  # see above
 
 
 def judge(error: grpc.aio.AioRpcError) -> Outcome:
