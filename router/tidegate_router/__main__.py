@@ -6,12 +6,14 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 
 import uvloop
 
 from tidegate_router import admin, settings, telemetry
 from tidegate_router.adapters import kube
+from tidegate_router.adapters.kube import KubeError, KubeReader
 from tidegate_router.adapters.routes import KubernetesRoutes, Routes, follow_file, keep_snapshot
 from tidegate_router.adapters.server import listen
 from tidegate_router.adapters.upstream import Upstream
@@ -21,7 +23,7 @@ from tidegate_router.http_lane import HttpLane
 from tidegate_router.settings import Settings
 
 _log = logging.getLogger("tidegate_router")
-_LAST_REQUESTS_S = 45.0  # what is in flight when a drain ends may take this long
+_LAST_REQUESTS_S = 35.0  # what is in flight when a drain ends may take this long
 
 
 class _Stop(Exception):  # noqa: N818  # not an error: the way out of a task group
@@ -29,14 +31,19 @@ class _Stop(Exception):  # noqa: N818  # not an error: the way out of a task gro
 
 
 def main() -> int:
-    """Return the exit code: 0 after a drain."""
+    """Return the exit code: 0 after a drain, 1 for an unusable configuration."""
     read = settings.read(sys.argv[1:])
     telemetry.configure_logging(read.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(read))
+        try:
+            runner.run(_run(read))
+        except KubeError as error:
+            _log.error("%s", error)
+            return 1
+    return 0
 
 
-async def _run(read: Settings) -> int:
+async def _run(read: Settings) -> None:
     dispatcher = Dispatcher(
         instance=f"{read.pod_uid or read.pod_name}/{time.time():.3f}",
         uniform=random.random,
@@ -44,6 +51,7 @@ async def _run(read: Settings) -> int:
     )
     routes, metrics = Routes(dispatcher), telemetry.Telemetry()
     async with AsyncExitStack() as stack:
+        reader = await _connect(stack, read)
         upstream = Upstream()
         stack.push_async_callback(upstream.close)
         lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes)
@@ -57,25 +65,31 @@ async def _run(read: Settings) -> int:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_drain(read, lane, grpc))
                 group.create_task(_tick(routes))
-                await _follow(group, stack, read, routes)
+                for following in _follow(read, routes, reader):
+                    group.create_task(following)
         except* _Stop:
             _log.info("drained")
-    return 0
 
 
-async def _follow(
-    group: asyncio.TaskGroup, stack: AsyncExitStack, read: Settings, routes: Routes
-) -> None:
-    """Start what keeps the routes true."""
+async def _connect(stack: AsyncExitStack, read: Settings) -> KubeReader | None:
+    """Return access to the API server; None when a routes file replaces it."""
     if read.routes_file is not None:
-        group.create_task(follow_file(routes, read.routes_file))
-        return
+        return None
     reader = await kube.connect(read.kubeconfig)
     stack.push_async_callback(reader.close)
-    source = KubernetesRoutes(routes, reader, read.namespaces, read.operator_namespace)
-    group.create_task(source.run())
-    if read.snapshot_file is not None:
-        group.create_task(keep_snapshot(routes, read.snapshot_file))
+    return reader
+
+
+def _follow(
+    read: Settings, routes: Routes, reader: KubeReader | None
+) -> Iterator[Coroutine[None, None, None]]:
+    """Yield what keeps the routes true."""
+    if read.routes_file is not None:
+        yield follow_file(routes, read.routes_file)
+    if reader is not None:
+        yield KubernetesRoutes(routes, reader, read.namespaces, read.operator_namespace).run()
+        if read.snapshot_file is not None:
+            yield keep_snapshot(routes, read.snapshot_file)
 
 
 async def _drain(read: Settings, lane: HttpLane, grpc: GrpcLane) -> None:

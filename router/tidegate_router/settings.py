@@ -30,6 +30,8 @@ class Settings:
     kubeconfig: str = ""
 
 
+_LEVELS = ("debug", "info", "warning", "error")
+_NUMBERS = {"http-port", "grpc-port", "admin-port", "max-body-bytes"}
 _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("http-port", str(names.PORT_ROUTER_HTTP), "public port: OIP over HTTP"),
     ("grpc-port", str(names.PORT_ROUTER_GRPC), "public port: OIP over gRPC; -1: none"),
@@ -54,14 +56,17 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     for flag, default, text in _FLAGS:
         variable = f"TIDEGATE_{flag.upper().replace('-', '_')}"
         value = environment.get(variable) or default
-        parser.add_argument(f"--{flag}", default=value, help=f"{text} [{variable}]")
+        kind = int if flag in _NUMBERS else float if flag == "drain-seconds" else str
+        parser.add_argument(f"--{flag}", default=value, type=kind, help=f"{text} [{variable}]")
     found = parser.parse_args(arguments)
     if found.bare_model_names not in {"Oldest", "Off"}:
         parser.error(f"--bare-model-names: expected Oldest or Off, not {found.bare_model_names}")
+    if found.log_level not in _LEVELS:
+        parser.error(f"--log-level: expected one of {', '.join(_LEVELS)}, not {found.log_level}")
     return Settings(
-        http_port=int(found.http_port),
-        grpc_port=int(found.grpc_port),
-        admin_port=int(found.admin_port),
+        http_port=found.http_port,
+        grpc_port=found.grpc_port,
+        admin_port=found.admin_port,
         host=found.host,
         pod_uid=found.pod_uid,
         pod_name=found.pod_name,
@@ -70,8 +75,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         snapshot_file=Path(found.snapshot_file) if found.snapshot_file else None,
         routes_file=Path(found.routes_file) if found.routes_file else None,
         bare_model_names=found.bare_model_names == "Oldest",
-        drain_s=float(found.drain_seconds),
-        max_body_bytes=int(found.max_body_bytes),
+        drain_s=found.drain_seconds,
+        max_body_bytes=found.max_body_bytes,
         log_level=found.log_level,
         kubeconfig=environment.get("KUBECONFIG", ""),
     )

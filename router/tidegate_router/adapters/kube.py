@@ -100,12 +100,18 @@ class KubeReader:
 
 
 async def connect(kubeconfig: str) -> KubeReader:
-    """Return a reader from the pod's service account, else from a kubeconfig."""
+    """Return a reader from the pod's service account, else from a kubeconfig; else KubeError."""
     configuration = kubernetes_client.Configuration()
     try:
         kubernetes_config.load_incluster_config(configuration)
     except ConfigException:
-        await kubernetes_config.load_kube_config(kubeconfig or None, None, configuration)
+        try:
+            await kubernetes_config.load_kube_config(kubeconfig or None, None, configuration)
+        except (ConfigException, OSError) as error:
+            raise KubeError(
+                f"no service account and no usable kubeconfig ({error}): run in a pod, set "
+                "KUBECONFIG, or serve a file with --routes-file"
+            ) from error
     return KubeReader(kubernetes_client.ApiClient(configuration))
 
 

@@ -219,9 +219,9 @@ class KubernetesRoutes:
         self.routes.synced = False
 
 
-async def keep_snapshot(routes: Routes, path: Path) -> None:
-    """Start from the file when no list came within 5 s; keep it up to date from then on."""
-    await asyncio.sleep(_SNAPSHOT_AFTER_S)
+async def keep_snapshot(routes: Routes, path: Path, after_s: float = _SNAPSHOT_AFTER_S) -> None:
+    """Start from the file when no list came within `after_s`; keep it up to date from then on."""
+    await asyncio.sleep(after_s)
     if not routes.ready:
         tables = await asyncio.to_thread(snapshot.read, path)
         if tables is not None and not routes.ready:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tidegate_api.routetable import split
 from tidegate_router.adapters import kube
-from tidegate_router.adapters.routes import KubernetesRoutes
+from tidegate_router.adapters.routes import KubernetesRoutes, keep_snapshot
 
 TABLES = "/apis/tidegate.dev/v1alpha1/routetables"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -353,3 +353,53 @@ async def test_a_renewed_lease_proves_that_the_scores_live(api, follow, kit, rou
     await api.put(LEASES, lease("t2", "1500"))
     await kit.eventually(lambda: proof.proven_s is not None)
     assert proof.lag_s == 1.5
+
+
+@pytest.fixture
+async def keep(tmp_path):
+    """Keep a snapshot of a router's tables; its path comes back."""
+    tasks, path = [], tmp_path / "snapshot.json"
+
+    def start(routes):
+        tasks.append(asyncio.create_task(keep_snapshot(routes, path, after_s=0.2)))
+        return path
+
+    yield start
+    for task in tasks:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_a_router_that_starts_without_the_api_server_serves_its_snapshot(
+    api, follow, keep, kit, start_router, worker
+):
+    await api.put(TABLES, as_object(kit.table(kit.routed(worker), sequence=7)))
+    await kit.eventually(keep(follow()).exists)
+    restarted = await start_router()
+    keep(restarted.routes)
+    assert (await restarted.ask("GET", "/readyz"))[0].status == 503
+    await kit.eventually(lambda: restarted.routes.ready)
+    assert (await restarted.infer())[0].headers["x-tidegate-worker"] == "w1"
+    state = json.loads((await restarted.admin("/v1/state"))[1])
+    assert (state["synced"], state["tables"][0]["appliedSequence"]) == (False, 7)
+    [row] = json.loads((await restarted.admin("/workers"))[1])
+    assert row["trust"] == 0, "scores of a snapshot are worth nothing"
+
+
+async def test_a_damaged_snapshot_is_left_aside(router, keep, kit, follow, caplog):
+    keep(router.routes).write_text("[{half a")
+    await kit.eventually(lambda: "is not a list of route tables" in caplog.text)
+    assert not router.routes.ready
+    routes = follow()
+    await kit.eventually(lambda: routes.synced)
+
+
+async def test_a_list_goes_before_the_snapshot(api, follow, keep, kit):
+    old = kit.table(name="old").to_wire()
+    await api.put(TABLES, as_object(kit.table(name="new")))
+    routes = follow()
+    await kit.eventually(lambda: routes.ready)
+    path = keep(routes)
+    path.write_text(json.dumps([old]))
+    await kit.eventually(lambda: "new" in path.read_text())
+    assert sequences(routes) == {"uid-new": 1}
