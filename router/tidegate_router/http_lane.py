@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _ABANDONED_S = 600.0
 _NOBODY_LISTENS = WorkerAnswer(499, [], b"", 0.0)  # what a client that left does not get
 _LOOK_S = 0.25
+_BODY_S = 120.0
 _IDENTITY = web.RequestKey("identity", str)
 _METADATA = {
     "name": "tidegate-router",
@@ -82,6 +83,7 @@ class HttpLane:
     upstream: Upstream
     telemetry: Telemetry
     max_body_bytes: int
+    body_s: float = _BODY_S
     draining: bool = False
     _abandoned: set[asyncio.Task[WorkerAnswer]] = field(default_factory=set)
 
@@ -135,7 +137,11 @@ class HttpLane:
 
     async def _forward(self, parsed: Parsed, request: web.Request) -> web.StreamResponse:
         try:
-            body = await request.read()
+            async with asyncio.timeout(self.body_s):
+                body = await request.read()
+        except TimeoutError:
+            text = f"the body did not arrive within {self.body_s:g} s"
+            return self._refuse(Refusal(DroppedReason.BAD_REQUEST, text, http_override=408))
         except web.HTTPRequestEntityTooLarge:
             text = f"the body is larger than {self.max_body_bytes} bytes"
             return self._refuse(Refusal(DroppedReason.TOO_LARGE, text))
@@ -334,7 +340,7 @@ class HttpLane:
         response.headers[names.HEADER_DROPPED_REASON] = refusal.reason.value
         if refusal.retry_after_s is not None:
             response.headers["Retry-After"] = str(max(1, round(refusal.retry_after_s)))
-        if refusal.http_status in {400, 413}:
+        if refusal.http_status in {400, 408, 413}:
             response.force_close()
         return response
 

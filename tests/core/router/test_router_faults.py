@@ -39,6 +39,12 @@ from tidegate_router.core.refusal import ANSWERS, Refusal
         pytest.param(
             500, b'{"error":"Unable to parse \'inputs\'"}', Outcome.CLIENT, id="unable-to-parse"
         ),
+        pytest.param(
+            500,
+            b'{"error":"backend says: failed to parse the request JSON buffer"}',
+            Outcome.MODEL_ERROR,
+            id="a-model-that-only-quotes-tritons-words-is-a-model-error",
+        ),
         pytest.param(500, b'{"error":"CUDA out of memory"}', Outcome.MODEL_ERROR, id="model-error"),
         pytest.param(500, b"\xff\xfe", Outcome.MODEL_ERROR, id="no-text-at-all"),
     ],

@@ -158,3 +158,10 @@ def test_parts_in_any_order_give_the_same_table(seed):
     for key, spec in documents:
         book.offer(key, spec)
     assert [worker.id for worker in book.applied["u1"].workers] == [w.id for w in workers]
+
+
+def test_a_table_that_cannot_be_read_keeps_its_pool_and_others_go(make_table):
+    book = TableBook()
+    book.restore([make_table(sequence=5), make_table(uid="u2", name="q")])
+    assert book.relist({}, now_s=0.0, unreadable={KEY}) == {"u2"}
+    assert book.applied["u1"].sequence == 5

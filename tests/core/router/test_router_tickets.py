@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tidegate_router.core import canary
 from tidegate_router.core.canary import TicketDraw
+from tidegate_router.core.request import Call
 
 
 @given(st.integers(0, 100), st.integers(0, 2**32), st.integers(1, 700))
@@ -72,3 +73,30 @@ def test_there_are_always_100_tickets_within_one_of_the_exact_share(weights):
 @given(st.lists(st.text(max_size=2), max_size=120), st.integers(0, 1000))
 def test_shuffling_loses_and_adds_nothing(items, seed):
     assert sorted(canary.shuffled(items, random.Random(seed).random)) == sorted(items)
+
+
+def test_without_a_ticket_the_weights_hold_on_average_and_0_is_0():
+    uniform = random.Random(4).random
+    weights = {"a": 30, "b": 70, "c": 0}
+    drawn = [canary.pick_by_weight(weights, "abc", uniform) for _ in range(10_000)]
+    assert drawn.count("a") / 10_000 == pytest.approx(0.3, abs=0.02)
+    assert "c" not in drawn
+    assert canary.pick_by_weight(weights, ["c"], uniform) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"version": "1"}, id="with-a-version"),
+        pytest.param({"call": Call.INQUIRY}, id="inquiries"),
+    ],
+)
+def test_what_no_analysis_counts_spends_no_ticket(harness, make_worker, make_table, other):
+    workers = [make_worker("a", revision="stable"), make_worker("b", revision="canary")]
+    one = harness(make_table(*workers, weights={"stable": 90, "canary": 10}))
+    uniform, drawn = random.Random(9).random, []
+    for _ in range(100):
+        while uniform() < 0.5:
+            one.plan(**other)
+        drawn.append(one.plan().revision)
+    assert drawn.count("canary") == 10

@@ -159,13 +159,13 @@ def kit():
 class Router:
     """A router in this process, on real sockets."""
 
-    def __init__(self, stack, session, *, max_body_bytes=1024 * 1024, head_s=10.0):
+    def __init__(self, stack, session, *, max_body_bytes=1024 * 1024, head_s=10.0, body_s=10.0):
         self.stack, self.session, self.head_s = stack, session, head_s
         self.dispatcher = Dispatcher("test/1", random.Random(7).random)
         self.routes = Routes(self.dispatcher)
         self.upstream = Upstream()
         self.lane = HttpLane(
-            self.dispatcher, self.routes, self.upstream, Telemetry(), max_body_bytes
+            self.dispatcher, self.routes, self.upstream, Telemetry(), max_body_bytes, body_s
         )
         self.port = self.admin_port = 0
 

@@ -155,6 +155,15 @@ async def test_a_head_that_never_ends_is_cut_off(start_router):
         assert await reader.read() == b""
 
 
+async def test_a_body_that_never_ends_is_408(start_router, worker, kit):
+    router = await start_router(body_s=0.2)
+    router.serve(kit.table(kit.routed(worker)))
+    data = INFER + b"Host: a\r\nContent-Length: 4\r\n\r\n{"
+    status, headers, _ = await send(router, data)
+    assert (status, headers["x-tidegate-dropped-reason"]) == (408, "bad-request")
+    assert worker.seen == []
+
+
 async def test_a_slow_body_is_no_slow_head(start_router, worker, kit):
     router = await start_router(head_s=0.05)
     router.serve(kit.table(kit.routed(worker)))
