@@ -1,38 +1,34 @@
 """`python -m tidegate_operator`: a small parent that starts the operator again when it ends.
 
 Losing the Lease ends the child on purpose; the parent restarts it at once, so that the pod never
-enters a crash loop. The child is the same command with TIDEGATE_CHILD=1.
+enters a crash loop. All children of one parent share an identity: they run one after the other, so
+the next one may lead at once. The parent imports next to nothing, which keeps it small.
 """
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from types import FrameType
 
-import uvloop
-
-from tidegate_operator import leader, settings, telemetry
+from tidegate_operator import settings
 
 _QUICK_S = 2.0  # a child that lives shorter than this is broken at its start
 _PAUSE_S = 5.0
 
 
 def main() -> int:
-    """Run as parent or child."""
+    """Run children until told to end; answers --help and refuses bad flags by itself."""
     read = settings.read(sys.argv[1:])
-    if os.environ.get("TIDEGATE_CHILD") == "1":
-        telemetry.configure_logging(read.log_level)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(leader.main(read))
-    return _supervise()
+    return _supervise(f"{read.pod_name}_{uuid.uuid4().hex[:8]}")
 
 
-def _supervise() -> int:
-    command = [sys.executable, "-m", "tidegate_operator", *sys.argv[1:]]
+def _supervise(identity: str) -> int:
+    command = [sys.executable, "-m", "tidegate_operator.child", *sys.argv[1:]]
+    environment = os.environ | {"TIDEGATE_IDENTITY": identity}
     stopping = threading.Event()
     child: subprocess.Popen[bytes] | None = None
 
@@ -47,9 +43,7 @@ def _supervise() -> int:
     while not stopping.is_set():
         began_s = time.monotonic()
         # The child reads its input's end as the parent's death.
-        child = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-            command, env=os.environ | {"TIDEGATE_CHILD": "1"}, stdin=subprocess.PIPE
-        )
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603  # our own interpreter and module
         if stopping.is_set():
             child.terminate()  # the signal came before there was a child to forward it to
         code = child.wait()

@@ -9,7 +9,6 @@ import logging
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,13 +44,12 @@ class _Stop(Exception):  # noqa: N818  # not an error: the way out of a task gro
     """SIGTERM or SIGINT arrived, or the parent is gone."""
 
 
-async def main(settings: Settings) -> int:
-    """Run until told to end (0) or until something breaks (1)."""
+async def main(settings: Settings, identity: str) -> int:
+    """Run until told to end (0) or until something breaks (1). `identity` holds the Lease."""
     telemetry = Telemetry()
     api = await kube.connect(
         lambda verb, code: telemetry.api_requests.labels(verb, str(code)).inc()
     )
-    identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
     lease = Lease(api, settings.namespace, LEADER_LEASE, identity)
     health = Health(telemetry, asyncio.get_running_loop().time)
     code = 0

@@ -118,8 +118,22 @@ class Reconciler:
         record: PoolRecord,
         decision: Decision,
     ) -> None:
+        """Claim a new pool before anything is made for it, and look again.
+
+        Of two releases that see a new pool, one's claim meets a conflict, and it leaves the pool.
+        """
+        if decision.status is not None and pool.status.operator is None:
+            await self._writer.write_status(key, document, decision.status)
+            self.queue.add(key)
+        else:
+            await self._carry_out(key, pool.metadata.uid, decision)
+            if decision.status is not None:
+                await self._write_status(key, document, pool.status, decision.status, record)
+        for event in decision.events:
+            await self._writer.emit(key, document, event)
+
+    async def _carry_out(self, key: PoolKey, uid: str, decision: Decision) -> None:
         """Table first: routers must know before workers go."""
-        uid = pool.metadata.uid
         if decision.table is not None:
             await self._write_table(key, uid, decision.table)
         else:
@@ -130,10 +144,6 @@ class Reconciler:
             await self._writer.apply(key, uid, manifest)
         for deletion in decision.deletes:
             await self._writer.delete(key, uid, deletion)
-        if decision.status is not None:
-            await self._write_status(key, document, pool.status, decision.status, record)
-        for event in decision.events:
-            await self._writer.emit(key, document, event)
 
     async def _write_table(self, key: PoolKey, uid: str, plan: TablePlan) -> None:
         """Urgent changes at once; scores within the budget, the longest waiting first.

@@ -21,6 +21,24 @@ from tidegate_operator.adapters.client import KubeClient
 DEADLINE_S = 8.0
 
 
+_GROUP = {
+    "name": "tidegate.dev",
+    "versions": [{"version": "v1alpha1", "groupVersion": "tidegate.dev/v1alpha1"}],
+    "preferredVersion": {"version": "v1alpha1", "groupVersion": "tidegate.dev/v1alpha1"},
+}
+_POOLS = {
+    "name": "inferencepools", "singularName": "inferencepool", "kind": "InferencePool",
+    "namespaced": True, "verbs": ["get", "list", "watch", "patch"],
+}  # fmt: skip
+_DISCOVERY = {
+    "/version": {"major": "1", "minor": "35"},
+    "/api": {"versions": ["v1"]},
+    "/api/v1": {"resources": []},
+    "/apis": {"groups": [_GROUP]},
+    "/apis/tidegate.dev/v1alpha1": {"resources": [_POOLS]},
+}
+
+
 async def until(condition: Callable[[], object], what: str, timeout_s: float = DEADLINE_S):
     """Poll until `condition()` is true and return its value."""
     deadline = asyncio.get_running_loop().time() + timeout_s
@@ -152,6 +170,8 @@ class FakeApi:
             await asyncio.Event().wait()
         if isinstance(fault, int):
             return _failure(fault, "broken on purpose")
+        if request.path in _DISCOVERY:
+            return web.json_response(_DISCOVERY[request.path])
         where = Path.parse(request.path)
         if watching:
             return await self._watch(request, where)

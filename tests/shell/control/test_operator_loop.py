@@ -313,6 +313,25 @@ async def test_a_pool_of_another_release_is_left_alone(api, start, until):
     assert not [path for _, path in api.writes() if "theirs" in path or "broken" in path]
 
 
+async def test_a_release_that_loses_the_race_for_a_new_pool_makes_nothing(api, start, until):
+    stolen = False
+
+    def steal(method, path):
+        nonlocal stolen
+        if method == "PUT" and path.endswith("/status") and not stolen:
+            stolen = True
+            claim = {"operator": {"name": "other", "namespace": "elsewhere"}}
+            api.put(f"{POOLS}/vision", {**api.get(f"{POOLS}/vision"), "status": claim})
+
+    api.fault = steal
+    parts, _ = start()
+    api.put(f"{POOLS}/vision", pool())
+    await until(lambda: reconciles(parts, "conflict") == 1, "the lost race")
+    await until(lambda: reconciles(parts) >= 2, "two more reconciles")
+    assert [path for _, path in api.writes()] == [f"{POOLS}/vision/status"]
+    assert set(api.objects) == {("apis/tidegate.dev/v1alpha1/inferencepools", "ml", "vision")}
+
+
 async def test_nothing_is_written_once_the_lease_is_lost(api, start, until):
     leading = True
     api.put(f"{POOLS}/vision", pool())
