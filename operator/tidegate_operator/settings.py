@@ -1,8 +1,9 @@
 """Flags and environment variables of `python -m tidegate_operator`, read once at its start."""
 
 import argparse
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tidegate_api import names
@@ -26,41 +27,76 @@ class Settings:
     log_level: str
 
 
-_FLAGS: tuple[tuple[str, str, str], ...] = (
-    ("pod-name", "tidegate-operator", "holder identity of the Lease"),
-    ("pod-namespace", "default", "namespace of the Leases"),
-    ("release", "tidegate", "name by which this operator claims pools (status.operator)"),
-    ("watch-namespaces", "", "comma-separated; empty watches every namespace"),
-    ("worker-image", "", "image of workers whose pool names none"),
-    ("router-service", "", "namespace/name of the Service whose endpoints acknowledge tables"),
-    ("router-url", "", "shown in status.address.url"),
-    ("network-policy", "true", "give each pool a NetworkPolicy: true or false"),
-    ("score-writes-per-second", "5", "budget of writes that only move scores and gauges"),
-    ("scrape-interval", "1", "seconds between two scrapes of a worker or router"),
-    ("port", str(names.PORT_OPERATOR), "port of /healthz, /readyz, /metrics and /v1/state"),
-    ("log-level", "info", "debug, info, warning or error"),
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def _service(text: str) -> str:
+    if text and len(list(filter(None, text.split("/")))) != 2:
+        raise argparse.ArgumentTypeError(f"expected namespace/name, not {text!r}")
+    return text
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise argparse.ArgumentTypeError(f"expected true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text!r}")
+    return value
+
+
+def _level(text: str) -> str:
+    if text not in _LEVELS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(_LEVELS)}, not {text!r}")
+    return text
+
+
+_FLAGS: tuple[tuple[str, Callable[[str], object], str, str], ...] = (
+    ("pod-name", str, "tidegate-operator", "names the holder of the Lease, with a random part"),
+    ("pod-namespace", str, "default", "namespace of the Leases"),
+    ("release", str, "tidegate", "name by which this operator claims pools (status.operator)"),
+    ("watch-namespaces", _list, "", "comma-separated; empty watches every namespace"),
+    ("worker-image", str, "", "image of workers whose pool names none"),
+    ("router-service", _service, "", "namespace/name of the Service whose endpoints acknowledge"),
+    ("router-url", str, "", "shown in status.address.url"),
+    ("network-policy", _switch, "true", "give each pool a NetworkPolicy: true or false"),
+    ("score-writes-per-second", _positive, "5", "budget of writes that only move scores"),
+    ("scrape-interval", _positive, "1", "seconds between two scrapes of a worker or router"),
+    ("port", int, str(names.PORT_OPERATOR), "port of /healthz, /readyz, /metrics, /v1/state"),
+    ("log-level", _level, "info", "debug, info, warning or error"),
 )
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings; a flag goes before TIDEGATE_*, that before the default."""
+    """Return the settings; a flag goes before TIDEGATE_*, that before the default.
+
+    A wrong value ends the program with a message that names its flag.
+    """
     parser = argparse.ArgumentParser(prog="python -m tidegate_operator", description=__doc__)
-    for flag, default, text in _FLAGS:
+    for flag, kind, default, text in _FLAGS:
         variable = f"TIDEGATE_{flag.upper().replace('-', '_')}"
-        value = environment.get(variable, default)
-        parser.add_argument(f"--{flag}", default=value, help=f"{text} [{variable}]")
+        value = environment.get(variable) or default
+        parser.add_argument(f"--{flag}", default=value, type=kind, help=f"{text} [{variable}]")
     found = parser.parse_args(arguments)
     return Settings(
         pod_name=found.pod_name,
         namespace=found.pod_namespace,
         release=found.release,
-        watch_namespaces=tuple(filter(None, found.watch_namespaces.split(","))),
+        watch_namespaces=found.watch_namespaces,
         worker_image=found.worker_image,
         router_service=found.router_service,
         router_url=found.router_url,
-        network_policy=found.network_policy.lower() == "true",
-        score_writes_per_second=float(found.score_writes_per_second),
-        scrape_interval_s=float(found.scrape_interval),
-        port=int(found.port),
+        network_policy=found.network_policy,
+        score_writes_per_second=found.score_writes_per_second,
+        scrape_interval_s=found.scrape_interval,
+        port=found.port,
         log_level=found.log_level,
     )
