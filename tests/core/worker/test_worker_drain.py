@@ -78,6 +78,11 @@ def test_three_crashes_in_a_minute_are_enough(crashes_s, now_s, expected):
     assert gives_up(crashes_s, now_s) is expected
 
 
+def test_a_crash_of_a_minute_ago_still_lengthens_the_pause():
+    assert backoff_s([40.0, 100.0], 100.0) == 1.0
+    assert backoff_s([39.9, 100.0], 100.0) == 0.5
+
+
 def test_pauses_double_and_are_bounded():
     assert [backoff_s([100.0] * n, 100.0) for n in (1, 2, 3, 9)] == [0.5, 1.0, 2.0, 8.0]
     assert [model_backoff_s(n) for n in (0, 1, 2, 3, 7, 10**6)] == [1.0, 1.0, 2.0, 4.0, 60.0, 60.0]

@@ -76,9 +76,10 @@ def readings(*values):
 def test_rates_are_of_the_last_second_and_success_of_all():
     seen = readings(
         (0.0, Counters(successes=0, failures=0)),
-        (28.0, Counters(successes=90, failures=10, inferences=90, executions=90)),
+        (28.0, Counters(successes=90, failures=10, inferences=90, executions=90,
+                        duration_us=3e6)),
         (29.0, Counters(successes=110, failures=10, inferences=150, executions=100,
-                        duration_us=4e6)),
+                        duration_us=7e6)),
     )  # fmt: skip
     found = rates(seen, "m")
     assert found.requests_per_second == pytest.approx(20)

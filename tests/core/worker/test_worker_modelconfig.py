@@ -118,6 +118,7 @@ LOADED = [
     ("a sequence", {"sequence_batching": {}}, Traits(sequence=True)),
     ("an ensemble", {"platform": "ensemble", "ensemble_scheduling": {"step": []}},
      Traits(ensemble=True)),
+    ("an ensemble by its platform alone", {"platform": "ensemble"}, Traits(ensemble=True)),
     ("fields of a newer Triton are ignored", {"fields_of_tomorrow": 1}, Traits()),
 ]  # fmt: skip
 
