@@ -5,8 +5,6 @@ import pytest
 from tidegate_api.names import DroppedReason
 from tidegate_api.routetable import RouterShare
 from tidegate_api.state import Pressure, Thermal, Traits
-from tidegate_router.core.down import DownBook
-from tidegate_router.core.endpoints import Endpoint
 from tidegate_router.core.faults import Outcome
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Attempt, Call, Route, Step, Wait
@@ -400,97 +398,6 @@ def test_with_every_worker_down_a_request_waits_for_the_trial(harness, make_work
     assert (again.worker_id, again.trial) == ("a", True)
     assert one.settle(route, again, Outcome.OK) is Step.FORWARD
     assert not one.dispatcher.down.is_down("a")
-
-
-def test_the_backoff_doubles_to_5_s():
-    down, now_s, waits = DownBook(), 0.0, []
-    for _ in range(6):
-        down.begin("a")
-        down.unreachable("a", now_s)
-        waits.append(down.back_at_s("a") - now_s)
-        now_s = down.back_at_s("a")
-    assert waits == [0.5, 1, 2, 4, 5, 5]
-
-
-def test_many_requests_that_find_the_same_failure_double_nothing():
-    down = DownBook()
-    for _ in range(20):
-        down.unreachable("a", 10.0)
-    assert down.back_at_s("a") == 10.5
-
-
-def test_three_losses_in_a_row_are_as_bad_as_no_connection():
-    down = DownBook()
-    for expected in (False, False, True):
-        down.lost("a", 1.0)
-        assert down.is_down("a") is expected
-
-
-def test_an_answer_between_losses_starts_the_count_anew():
-    down = DownBook()
-    for _ in range(5):
-        down.lost("a", 1.0)
-        down.answered("a")
-    assert not down.is_down("a")
-
-
-def endpoint(uid, **fields):
-    known = {
-        "name": uid, "address": "10.0.0.9", "revision": "r1", "accelerator": "",
-        "serving": True, "terminating": False,
-    }  # fmt: skip
-    return Endpoint(uid=uid, **{**known, **fields})
-
-
-def see(harness, *endpoints):
-    harness.dispatcher.apply_endpoints(("ns", "p"), endpoints, harness.now_s)
-
-
-def test_a_terminating_worker_gets_nothing_whatever_its_table_says(
-    harness, make_worker, make_table
-):
-    one = harness(make_table(make_worker("a"), make_worker("b")))
-    see(one, endpoint("a", terminating=True), endpoint("b"))
-    assert everyone(one) == {"b"}
-
-
-def test_a_worker_that_left_its_service_gets_nothing(harness, make_worker, make_table):
-    one = harness(make_table(make_worker("a"), make_worker("b")))
-    see(one, endpoint("a"), endpoint("b"))
-    see(one, endpoint("b"))
-    assert everyone(one) == {"b"}
-
-
-def test_slices_may_follow_the_table_by_10_s(harness, make_worker, make_table):
-    one = harness(make_table(make_worker("a"), make_worker("late")))
-    see(one, endpoint("a"))
-    assert everyone(one) == {"a", "late"}
-    one.now_s += 11
-    assert everyone(one) == {"a"}
-
-
-def test_without_any_slice_the_table_counts(harness, make_worker, make_table):
-    one = harness(make_table(make_worker("a")))
-    one.now_s += 100
-    assert everyone(one) == {"a"}
-
-
-def test_a_serving_worker_that_no_table_lists_is_used_after_10_s(harness, make_worker, make_table):
-    one = harness(make_table(make_worker("a", score=0.5)))
-    see(one, endpoint("a"), endpoint("new"))
-    assert everyone(one) == {"a"}
-    one.now_s += 10
-    assert everyone(one, count=300) == {"a", "new"}
-
-
-@pytest.mark.parametrize("state", [{"serving": False}, {"revision": "unknown"}])
-def test_an_unlisted_worker_that_does_not_serve_a_known_revision_is_left_alone(
-    harness, make_worker, make_table, state
-):
-    one = harness(make_table(make_worker("a")))
-    see(one, endpoint("a"), endpoint("new", **state))
-    one.now_s += 20
-    assert everyone(one) == {"a"}
 
 
 def test_the_revision_stays_the_same_over_retries(harness, make_worker, make_table):
