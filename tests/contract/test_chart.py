@@ -289,7 +289,7 @@ def test_pods_carry_the_labels_that_workers_network_policies_let_in(objects):
 def test_each_program_reads_every_variable_that_the_chart_sets(defaults):
     for component, module in (("operator", operator_settings), ("router", router_settings)):
         pod = named(defaults, "Deployment", f"tg-{component}")["spec"]["template"]["spec"]
-        flags = {flag.upper().replace("-", "_") for flag, _, _ in module._FLAGS}
+        flags = {flag.upper().replace("-", "_") for flag, *_ in module._FLAGS}
         assert set(environment(pod["containers"][0])) <= {f"TIDEGATE_{flag}" for flag in flags}
 
 
