@@ -5,6 +5,7 @@ absent, because an operator must survive objects that others wrote.
 """
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tidegate_api.names import LABEL_CLASS, LABEL_REVISION, LABEL_WORKER_SET
@@ -19,6 +20,7 @@ from tidegate_operator.core.observation import (
 )
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_INTEGER = re.compile(r"-?[0-9]{1,10}")
 
 
 def at(item: object, *path: str) -> object:
@@ -128,7 +130,7 @@ def read_pod(item: JsonObject) -> ObservedPod:
         created_s=epoch_s(text(item, "metadata", "creationTimestamp")),
         problems=tuple(_problems(item)),
         unschedulable_message=text(scheduled, "message") if unscheduled else "",
-        deletion_cost=int(cost) if cost.lstrip("-").isdigit() else 0,
+        deletion_cost=int(cost) if _INTEGER.fullmatch(cost) else 0,
     )
 
 
@@ -146,7 +148,8 @@ def ready_endpoints(slices: Iterable[JsonObject]) -> dict[str, str]:
     found: dict[str, str] = {}
     for endpoint in (e for item in slices for e in records(item, "endpoints")):
         addresses = at(endpoint, "addresses")
-        if at(endpoint, "conditions", "ready") is True and isinstance(addresses, list):
+        ready = at(endpoint, "conditions", "ready") is True
+        if ready and isinstance(addresses, list) and addresses:
             found[text(endpoint, "targetRef", "name") or str(addresses[0])] = str(addresses[0])
     return found
 
