@@ -289,6 +289,68 @@ def _failure(status: int, message: str) -> web.Response:
     return web.json_response({"kind": "Status", "code": status, "message": message}, status=status)
 
 
+_DEPLOYMENTS = "apis/apps/v1/deployments"
+
+
+class Controllers:
+    """Deployment controller and kubelet in one: each Deployment has the pods that it asks for."""
+
+    def __init__(self, api):
+        self._api = api
+        self._names = itertools.count()
+
+    async def run(self):
+        while True:
+            self.settle()
+            await asyncio.sleep(0.02)
+
+    def settle(self):
+        deployments = self._api.all(_DEPLOYMENTS)
+        for name, deployment in deployments.items():
+            self._resize(name, deployment)
+        for name, pod in self._api.all("api/v1/pods").items():
+            if pod["metadata"]["labels"]["tidegate.dev/worker-set"] not in deployments:
+                self._api.drop(f"/api/v1/namespaces/ml/pods/{name}")
+
+    def _resize(self, name, deployment):
+        template = deployment["spec"]["template"]
+        labels = template["metadata"]["labels"]
+        mine = [
+            pod
+            for pod, item in self._api.all("api/v1/pods").items()
+            if item["metadata"]["labels"]["tidegate.dev/worker-set"] == name
+        ]
+        wanted = deployment["spec"]["replicas"]
+        for pod in mine[wanted:]:
+            self._api.drop(f"/api/v1/namespaces/ml/pods/{pod}")
+        for _ in range(wanted - len(mine)):
+            number = next(self._names)
+            pod = {"metadata": {"labels": labels}, "status": self._status(number)}
+            self._api.put(f"/api/v1/namespaces/ml/pods/{name}-{number}", pod)
+        ready = min(wanted, len(mine))
+        if deployment.get("status", {}).get("readyReplicas") != ready:
+            status = {"readyReplicas": ready, "replicas": wanted}
+            path = f"/apis/apps/v1/namespaces/ml/deployments/{name}"
+            self._api.put(path, {**deployment, "status": status})
+
+    @staticmethod
+    def address(number):
+        """Nobody listens there."""
+        return f"127.0.9.{number % 250}"
+
+    def _status(self, number):
+        ready = {"type": "Ready", "status": "True"}
+        return {"phase": "Running", "podIP": self.address(number), "conditions": [ready]}
+
+
+@pytest.fixture
+async def controllers(api, background):
+    """Deployment controller and kubelet in one, running; `address(n)` is settable."""
+    made = Controllers(api)
+    background(made.run())
+    return made
+
+
 @pytest.fixture
 async def api():
     fake = FakeApi()

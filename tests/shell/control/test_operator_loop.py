@@ -4,7 +4,6 @@ A stand-in for Deployment controller and kubelet makes pods; no agent and no rou
 """
 
 import asyncio
-import itertools
 
 import pytest
 
@@ -34,55 +33,9 @@ def pool(uri="file:///opt/models/resnet50", **spec):
     }
 
 
-class Controllers:
-    """Makes the pods that Deployments ask for, Ready at once; removes those that they do not."""
-
-    def __init__(self, api):
-        self._api = api
-        self._names = itertools.count()
-
-    async def run(self):
-        while True:
-            self.settle()
-            await asyncio.sleep(0.02)
-
-    def settle(self):
-        deployments = self._api.all(DEPLOYMENTS)
-        for name, deployment in deployments.items():
-            self._resize(name, deployment)
-        for name, pod in self._api.all("api/v1/pods").items():
-            if pod["metadata"]["labels"]["tidegate.dev/worker-set"] not in deployments:
-                self._api.drop(f"/api/v1/namespaces/ml/pods/{name}")
-
-    def _resize(self, name, deployment):
-        template = deployment["spec"]["template"]
-        labels = template["metadata"]["labels"]
-        mine = [
-            pod
-            for pod, item in self._api.all("api/v1/pods").items()
-            if item["metadata"]["labels"]["tidegate.dev/worker-set"] == name
-        ]
-        wanted = deployment["spec"]["replicas"]
-        for pod in mine[wanted:]:
-            self._api.drop(f"/api/v1/namespaces/ml/pods/{pod}")
-        for _ in range(wanted - len(mine)):
-            number = next(self._names)
-            pod = {"metadata": {"labels": labels}, "status": self._status(number)}
-            self._api.put(f"/api/v1/namespaces/ml/pods/{name}-{number}", pod)
-        ready = min(wanted, len(mine))
-        if deployment.get("status", {}).get("readyReplicas") != ready:
-            status = {"readyReplicas": ready, "replicas": wanted}
-            path = f"/apis/apps/v1/namespaces/ml/deployments/{name}"
-            self._api.put(path, {**deployment, "status": status})
-
-    def _status(self, number):
-        ready = {"type": "Ready", "status": "True"}
-        return {"phase": "Running", "podIP": f"127.0.9.{number % 250}", "conditions": [ready]}
-
-
 @pytest.fixture(autouse=True)
-async def controllers(api, background):
-    background(Controllers(api).run())
+def cluster(controllers):
+    return controllers
 
 
 @pytest.fixture
