@@ -35,6 +35,7 @@ class RetryBudget:
 
 
 def _count(window: deque[tuple[int, int]], now_s: float) -> None:
+    _expire(window, now_s)
     second = int(now_s)
     if window and window[-1][0] == second:
         window[-1] = (second, window[-1][1] + 1)
@@ -43,9 +44,13 @@ def _count(window: deque[tuple[int, int]], now_s: float) -> None:
 
 
 def _total(window: deque[tuple[int, int]], now_s: float) -> int:
+    _expire(window, now_s)
+    return sum(count for _, count in window)
+
+
+def _expire(window: deque[tuple[int, int]], now_s: float) -> None:
     while window and window[0][0] <= now_s - WINDOW_S:
         window.popleft()
-    return sum(count for _, count in window)
 
 
 @dataclass(slots=True)

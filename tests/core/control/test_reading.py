@@ -22,11 +22,11 @@ def shaped(inner):
     """Objects with the keys that are looked for, and anything at all behind them."""
     entry = st.fixed_dictionaries(
         {},
-        optional={
-            name: inner
-            for name in ("type", "status", "message", "state", "lastState", "restartCount",
-                         "addresses", "conditions", "targetRef", "controller", "uid")
-        },
+        optional=dict.fromkeys(
+            ("type", "status", "message", "state", "lastState", "restartCount",
+             "addresses", "conditions", "targetRef", "controller", "uid"),
+            inner,
+        ),
     )  # fmt: skip
     entries = st.lists(entry | inner, max_size=3) | inner
     meta = st.fixed_dictionaries(
