@@ -7,6 +7,8 @@ from tidegate_api.routetable import Ports
 from tidegate_api.template import JsonObject
 from tidegate_router.core.endpoints import Endpoint, Pool
 
+_MAX_PORT = 65535
+
 
 def pool_of(item: JsonObject) -> Pool:
     """Return the pool that a slice belongs to, by its label."""
@@ -19,8 +21,7 @@ def read_slice(item: JsonObject) -> Iterator[Endpoint]:
     """Yield the endpoints of a slice; those without a pod or an address are skipped."""
     labels = _mapping(_mapping(item.get("metadata")).get("labels"))
     ports = _ports(item)
-    endpoints = item.get("endpoints")
-    for entry in endpoints if isinstance(endpoints, list) else []:
+    for entry in _records(item.get("endpoints")):
         target, conditions = _mapping(entry.get("targetRef")), _mapping(entry.get("conditions"))
         addresses = entry.get("addresses")
         if target.get("uid") and isinstance(addresses, list) and addresses:
@@ -37,14 +38,19 @@ def read_slice(item: JsonObject) -> Iterator[Endpoint]:
 
 
 def _ports(item: JsonObject) -> Ports:
-    listed = item.get("ports")
-    found = {
-        str(port.get("name")): port.get("port")
-        for port in (listed if isinstance(listed, list) else [])
-        if isinstance(port.get("port"), int)
-    }
-    known = {name: found[name] for name in ("http", "grpc", "agent") if name in found}
+    found = {str(port.get("name")): port.get("port") for port in _records(item.get("ports"))}
+    known = {name: found[name] for name in ("http", "grpc", "agent") if _is_port(found.get(name))}
     return Ports.model_validate(known)
+
+
+def _is_port(number: object) -> bool:
+    return type(number) is int and 0 < number <= _MAX_PORT
+
+
+def _records(value: object) -> list[Mapping[str, object]]:
+    return (
+        [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+    )
 
 
 def _mapping(value: object) -> Mapping[str, object]:
