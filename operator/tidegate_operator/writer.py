@@ -38,11 +38,21 @@ class NotLeadingError(RuntimeError):
     """The renew deadline has passed: nothing may be written."""
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One object as this process applied it."""
+
+    digest: str  # of what was applied
+    token: str  # of the answer: see _token
+    uid: str
+    at_s: float
+
+
 @dataclass(slots=True)
 class Written:
     """What this process knows of the objects that it applied for one pool."""
 
-    digests: dict[tuple[str, str], tuple[str, str, float]] = field(default_factory=dict)
+    applied: dict[tuple[str, str], Applied] = field(default_factory=dict)
     unlisted: dict[tuple[str, str], Owned] = field(default_factory=dict)  # ConfigMaps
     foreign: dict[tuple[str, str], tuple[Owned, float]] = field(default_factory=dict)
     refused: dict[tuple[str, str], tuple[RefusedWrite, float]] = field(default_factory=dict)
@@ -106,29 +116,31 @@ class Writer:
         if manifest.kind == kinds.CONFIG_MAPS.kind:
             known.unlisted[at] = read_owned(answer)
         self._caches.learn(answer)
-        known.digests[at] = (digest, _token(answer), time.monotonic())
+        uid_now = text(answer, "metadata", "uid")
+        known.applied[at] = Applied(digest, _token(answer), uid_now, time.monotonic())
 
     def _settled(self, known: Written, at: tuple[str, str], digest: str, key: PoolKey) -> bool:
         """Whether the object is as applied, or was refused a moment ago."""
         if known.rests(at):
             return True
-        before = known.digests.get(at)
-        if before is None or before[0] != digest:
+        before = known.applied.get(at)
+        if before is None or before.digest != digest:
             return False
         if at[0] == kinds.CONFIG_MAPS.kind:
-            return time.monotonic() - before[2] < _CHECK_AGAIN_S
+            return time.monotonic() - before.at_s < _CHECK_AGAIN_S
         live = self._caches.get(at[0], key, at[1])
-        return live is not None and _token(live) == before[1]
+        return live is not None and _token(live) == before.token
 
     async def _is_foreign(
         self, key: PoolKey, known: Written, at: tuple[str, str], uid: str
     ) -> bool:
-        """Whether somebody else's object has this name; it is never taken over."""
+        """Whether somebody else's object has this name; it is never taken over.
+
+        Ours is what this pool controls, and what was applied before even if its owner was edited.
+        """
         if at in known.foreign and time.monotonic() - known.foreign[at][1] < _CHECK_AGAIN_S:
             return True
         known.foreign.pop(at, None)
-        if at in known.digests:
-            return False
         live = self._caches.get(*_lookup(at, key)) if at[0] != kinds.CONFIG_MAPS.kind else None
         if live is None:
             try:
@@ -137,8 +149,11 @@ class Writer:
             except NotFoundError:
                 return False
         owned = read_owned(live)
-        if owned.controller_uid == uid:
+        before = known.applied.get(at)
+        if owned.controller_uid == uid or (before is not None and before.uid == owned.uid):
             return False
+        known.applied.pop(at, None)
+        known.unlisted.pop(at, None)
         known.foreign[at] = (owned, time.monotonic())
         return True
 
@@ -150,7 +165,7 @@ class Writer:
             await self._request("DELETE", path, body=body)
         except (NotFoundError, ConflictError):
             _log.debug("%s %s is gone already", deletion.kind, deletion.name)
-        self.written(uid).digests.pop((deletion.kind, deletion.name), None)
+        self.written(uid).applied.pop((deletion.kind, deletion.name), None)
         self.written(uid).unlisted.pop((deletion.kind, deletion.name), None)
 
     async def set_deletion_cost(self, key: PoolKey, pod: str, cost: int) -> None:
