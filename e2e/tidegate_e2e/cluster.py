@@ -57,22 +57,32 @@ class Cluster:
             run("kind", "delete", "cluster", "--name", _kind_name(self.instance))
 
 
-def choose(instance: str) -> Cluster:
-    """Return a running cluster for an instance (demo, test), starting it where that is ours.
+def find(instance: str) -> Cluster:
+    """Return the cluster of an instance (demo, test), whether it runs or not.
 
     Order: TIDEGATE_KUBECONFIG or KUBECONFIG, then kind, then the local one. A KUBECONFIG that we
     wrote ourselves chooses nothing: `make test` in the demo's shell must not use the demo.
     """
     given = given_kubeconfig(os.environ)
     if given:
-        if shutil.which("kubectl") is None:
-            raise PrerequisiteError("KUBECONFIG is set, but kubectl is not on PATH: install it")
-        say(f"==> using the cluster of KUBECONFIG={given}")
         return Cluster("given", instance, Path(given))
     if shutil.which("kind") and images.docker_answers():
-        return _kind(instance)
-    lifecycle.up(plan(instance))
+        return Cluster("kind", instance, _kind_kubeconfig(instance))
     return Cluster("local", instance, plan(instance).kubeconfig)
+
+
+def choose(instance: str) -> Cluster:
+    """Return the running cluster of an instance, started where that is ours."""
+    cluster = find(instance)
+    if cluster.kind == "given":
+        if shutil.which("kubectl") is None:
+            raise PrerequisiteError("KUBECONFIG is set, but kubectl is not on PATH: install it")
+        say(f"==> using the cluster of KUBECONFIG={cluster.kubeconfig}")
+    elif cluster.kind == "kind":
+        _start_kind(instance, cluster.kubeconfig)
+    else:
+        lifecycle.up(plan(instance))
+    return cluster
 
 
 def given_kubeconfig(environment: Mapping[str, str]) -> str:
@@ -86,16 +96,14 @@ def given_kubeconfig(environment: Mapping[str, str]) -> str:
     return "" if ambient in ours else ambient
 
 
-def _kind(instance: str) -> Cluster:
+def _start_kind(instance: str, kubeconfig: Path) -> None:
     name = _kind_name(instance)
     if name not in run("kind", "get", "clusters").split():
         say(f"==> creating kind cluster {name}")
         stream("kind", "create", "cluster", "--name", name)
-    target = _kind_kubeconfig(instance)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.touch(mode=0o600)
-    target.write_text(run("kind", "get", "kubeconfig", "--name", name))
-    return Cluster("kind", instance, target)
+    kubeconfig.parent.mkdir(parents=True, exist_ok=True)
+    kubeconfig.touch(mode=0o600)
+    kubeconfig.write_text(run("kind", "get", "kubeconfig", "--name", name))
 
 
 def _kind_kubeconfig(instance: str) -> Path:

@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from rich.table import Table
 from tritonclient.utils import InferenceServerException
 
 from tidegate_e2e import access, images
-from tidegate_e2e.cluster import Cluster, choose
+from tidegate_e2e.cluster import Cluster, choose, find
 from tidegate_e2e.install import helm_values
 from tidegate_e2e.localcluster.progress import say, step
 from tidegate_e2e.localcluster.system import ClusterError
@@ -34,6 +33,8 @@ SYSTEM, NAMESPACE, POOL = "tidegate-system", "tidegate-demo", "files"
 RELEASE = "tidegate"
 _CLIENTS = 4
 _REQUESTS = 200
+_MAX_BYTES = 1024 * 1024
+_PIPE_COLUMNS = 200
 Answer = tuple[str, str, float]  # file, label, score
 _HEADERS = {"x-tidegate-pool": f"{NAMESPACE}/{POOL}"}
 
@@ -45,7 +46,8 @@ class Log:
     answers: list[Answer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     first_answer_s: float | None = None
-    began_s: float = field(default_factory=time.monotonic)
+    began_s: float = field(default_factory=time.monotonic)  # before the pool was applied
+    pool_is_new: bool = True
 
     def note(self, ask: Callable[[], Answer]) -> None:
         """Run one request and write down what came of it."""
@@ -53,6 +55,13 @@ class Log:
             self.answers.append(ask())
         except (InferenceServerException, OSError) as error:
             self.failures.append(str(error))
+
+    def differing(self) -> list[str]:
+        """Return the files that did not get the same label each time."""
+        labels: dict[str, set[str]] = {}
+        for file, label, _ in self.answers:
+            labels.setdefault(file, set()).add(label)
+        return [file for file, said in labels.items() if len(said) > 1]
 
 
 def up() -> None:
@@ -68,11 +77,11 @@ def up() -> None:
         )  # fmt: skip
     applied_s = time.monotonic()
     with step("apply examples/ and wait for the pool"):
-        _run(cluster, "kubectl", "apply", "-f", f"{ROOT}/examples")
+        applied = _run(cluster, "kubectl", "apply", "-f", f"{ROOT}/examples")
         pool = f"inferencepools.tidegate.dev/{POOL}"
         waiting = ("wait", "--for=condition=Ready", pool, "-n", NAMESPACE, "--timeout=180s")
         _run(cluster, "kubectl", *waiting)
-    log = Log(began_s=applied_s)
+    log = Log(began_s=applied_s, pool_is_new=f"{POOL} created" in applied)
     with access.reach(cluster, SYSTEM, f"{RELEASE}-router") as router:
         with step(f"classify {_REQUESTS} files of this repository over HTTP, as many over gRPC"):
             _classify(router, log)
@@ -82,58 +91,62 @@ def up() -> None:
         _next_steps(cluster, router)
     if log.failures:
         raise ClusterError(f"{len(log.failures)} requests failed, the first: {log.failures[0]}")
+    if differing := log.differing():
+        raise ClusterError(f"HTTP and gRPC do not agree on {', '.join(differing)}")
 
 
 def down() -> None:
-    """End everything that `up` started."""
-    cluster = choose("demo")
-    with step("uninstall"):
-        _run(cluster, "kubectl", "delete", "-f", f"{ROOT}/examples", "--ignore-not-found")
-        _run(cluster, "helm", "uninstall", RELEASE, "-n", SYSTEM, "--ignore-not-found")
+    """End everything that `up` started; a cluster of our own goes as a whole."""
+    cluster = find("demo")
+    if cluster.kind == "given":
+        with step("uninstall"):
+            _run(cluster, "kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found")
+            _run(cluster, "helm", "uninstall", RELEASE, "-n", SYSTEM, "--ignore-not-found")
     cluster.down()
 
 
 def _classify(router: access.Endpoints, log: Log) -> None:
+    """Ask for the same files over HTTP and gRPC."""
     files = list(_files())
     picked = [files[number % len(files)] for number in range(_REQUESTS)]
-    with triton_http.InferenceServerClient(router.http) as http:
+    with triton_http.InferenceServerClient(router.http) as http:  # it is for one thread
         log.note(lambda: _over_http(http, picked[0]))
-        log.first_answer_s = time.monotonic() - log.began_s
-        _ask_all("HTTP", picked, log, lambda file: _over_http(http, file), clients=1)
-    with triton_grpc.InferenceServerClient(router.grpc) as grpc:
-        _ask_all("gRPC", picked, log, lambda file: _over_grpc(grpc, file), clients=_CLIENTS)
+        if log.answers:
+            log.first_answer_s = time.monotonic() - log.began_s
+        one_by_one = map(lambda file: log.note(lambda: _over_http(http, file)), picked)
+        _watch("HTTP", one_by_one, len(picked))
+    with (
+        triton_grpc.InferenceServerClient(router.grpc) as grpc,
+        ThreadPoolExecutor(_CLIENTS) as pool,
+    ):
+        asked = pool.map(lambda file: log.note(lambda: _over_grpc(grpc, file)), picked)
+        _watch("gRPC", asked, len(picked))
 
 
-def _ask_all(
-    name: str, files: Sequence[Path], log: Log, ask: Callable[[Path], Answer], clients: int
-) -> None:
-    """Ask for every file; tritonclient's HTTP client is for one thread, its gRPC client not."""
+def _watch(name: str, asked: Iterator[None], count: int) -> None:
+    """Run through the requests, saying how far they are."""
     began_s = time.monotonic()
-    if clients == 1:
-        for number, file in enumerate(files, start=1):
-            log.note(partial(ask, file))
-            if number % 50 == 0:
-                say(f"    {name}: {number} of {len(files)}")
-    else:
-        with ThreadPoolExecutor(clients) as pool:
-            list(pool.map(lambda file: log.note(partial(ask, file)), files))
-    say(f"    {name}: {len(files) / (time.monotonic() - began_s):.0f} requests a second")
+    for number, _ in enumerate(asked, start=1):
+        if number % 50 == 0:
+            say(f"    {name}: {number} of {count}")
+    say(f"    {name}: {count / (time.monotonic() - began_s):.0f} requests a second")
 
 
 def _over_http(client: triton_http.InferenceServerClient, file: Path) -> Answer:
     tensor = triton_http.InferInput("CONTENT", [1, 1], "BYTES")
     tensor.set_data_from_numpy(_content(file))
-    return _answer(file, client.infer("magika", [tensor], headers=_HEADERS))
+    # A copy of the headers each time: this client writes into what it is given.
+    return _answer(file, client.infer("magika", [tensor], headers=dict(_HEADERS)))
 
 
 def _over_grpc(client: triton_grpc.InferenceServerClient, file: Path) -> Answer:
     tensor = triton_grpc.InferInput("CONTENT", [1, 1], "BYTES")
     tensor.set_data_from_numpy(_content(file))
-    return _answer(file, client.infer("magika", [tensor], headers=_HEADERS))
+    return _answer(file, client.infer("magika", [tensor], headers=dict(_HEADERS)))
 
 
 def _content(file: Path) -> NDArray[np.object_]:
-    return np.array([[file.read_bytes()[:65536]]], dtype=np.object_)
+    return np.array([[file.read_bytes()[:_MAX_BYTES]]], dtype=np.object_)
 
 
 def _answer(file: Path, result: triton_http.InferResult | triton_grpc.InferResult) -> Answer:
@@ -143,13 +156,16 @@ def _answer(file: Path, result: triton_http.InferResult | triton_grpc.InferResul
 
 def _files() -> Iterator[Path]:
     """Yield this repository's files, a folder's neighbours apart, so that kinds mix."""
-    skipped = {".git", ".venv", "__pycache__", ".bench"}
+    skipped = {"__pycache__", "dist"}
     files = [
         path
         for path in sorted(ROOT.rglob("*"))
-        if path.is_file() and not skipped.intersection(part for part in path.parts)
-        and not any(part.startswith(".") and part.endswith("_cache") for part in path.parts)
-    ]  # fmt: skip
+        if path.is_file()
+        and not any(
+            folder in skipped or folder.startswith(".")
+            for folder in path.relative_to(ROOT).parts[:-1]
+        )
+    ]
     step_size = max(1, len(files) // 37)
     for offset in range(step_size):
         yield from files[offset::step_size]
@@ -165,7 +181,7 @@ def _workers(cluster: Cluster) -> list[dict[str, object]]:
 
 
 def _show(cluster: Cluster, workers: list[dict[str, object]], log: Log) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
     table = Table("worker", "class", "revision", "score", "pressure", "heat", title="Workers")
     for worker in workers:
         keys = ("name", "accelerator", "revision", "score", "pressure", "thermal")
@@ -188,7 +204,8 @@ def _write(log: Log, workers: int, seconds: float) -> None:
         "requests": len(log.answers) + len(log.failures),
         "failed": len(log.failures),
         "seconds": round(seconds, 1),
-        "firstAnswerSeconds": round(log.first_answer_s or 0, 1),
+        "firstAnswerSeconds": log.first_answer_s and round(log.first_answer_s, 1),
+        "poolCreated": log.pool_is_new,
         "workers": workers,
     }
     target = ROOT / ".bench" / "demo.json"
