@@ -28,11 +28,11 @@ class Health:
         """Return the resources whose watch has said nothing for too long."""
         if self.caches is None:
             return []
-        ages = {
-            cache.resource.plural: self.now_s() - cache.heard_at_s
-            for cache in self.caches.all
-            if cache.heard_at_s is not None
-        }
+        ages: dict[str, float] = {}  # of the one namespace that is worst off
+        for cache in self.caches.all:
+            if cache.heard_at_s is not None:
+                plural, age_s = cache.resource.plural, self.now_s() - cache.heard_at_s
+                ages[plural] = max(age_s, ages.get(plural, 0.0))
         for plural, age_s in ages.items():
             self.telemetry.watch_age.labels(plural).set(age_s)
         return [plural for plural, age_s in ages.items() if age_s > _SILENT_S]
