@@ -96,6 +96,18 @@ async def test_a_stream_moves_with_all_its_messages_before_the_first_answer(
     assert first.arrived.is_set()
 
 
+async def test_a_refusal_is_seen_as_one_however_many_messages_are_on_their_way(served, worker, kit):
+    worker.stream = says_unavailable(kit)
+    codes = set()
+    for _ in range(100):  # grpc.aio's own write() hides one refusal in ten
+        call = served.open(messages(*[kit.request()] * 4))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [answer async for answer in call]
+        codes.add(caught.value.code())
+    assert codes == {Code.UNAVAILABLE}
+    assert served.attempts() == {"worker_fault": 100}
+
+
 async def test_an_error_about_the_request_is_an_answer_and_stays(served, worker):
     async def stream(received, _context):
         async for _ in received:
