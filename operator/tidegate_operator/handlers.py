@@ -4,7 +4,6 @@ No timers, daemons, indices or field handlers: they add finalizers, keep ghosts 
 """
 
 import asyncio
-import logging
 
 import kopf
 
@@ -12,11 +11,19 @@ from tidegate_api.names import GROUP, PLURALS, VERSION, Kind
 from tidegate_operator.caches import PoolKey
 from tidegate_operator.workqueue import WorkQueue
 
-_log = logging.getLogger(__name__)
+
+class WatchEndedError(RuntimeError):
+    """kopf stopped watching pools, which nobody asked it to do."""
 
 
-async def run(queue: WorkQueue[PoolKey], namespaces: tuple[str, ...]) -> None:
-    """Run kopf's operator in this loop; it returns when a signal told it to, raises when broken."""
+async def run(
+    queue: WorkQueue[PoolKey], namespaces: tuple[str, ...], started: asyncio.Event
+) -> None:
+    """Run kopf's operator in this loop until cancelled; raises when it breaks.
+
+    `started` is set once it runs. By then it has taken SIGTERM for itself; whoever wants the
+    signal back takes it after that, because kopf's own way to end waits for all tasks of the loop.
+    """
     registry = kopf.get_default_registry()
 
     @kopf.on.event(GROUP, VERSION, PLURALS[Kind.INFERENCE_POOL], registry=registry)
@@ -29,11 +36,13 @@ async def run(queue: WorkQueue[PoolKey], namespaces: tuple[str, ...]) -> None:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 5
+    settings.process.ultimate_exiting_timeout = None  # the kubelet kills what does not end
     await kopf.operator(
         registry=registry,
         settings=settings,
         standalone=True,
         clusterwide=not namespaces,
         namespaces=namespaces,
-        stop_flag=asyncio.Event(),
+        ready_flag=started,
     )
+    raise WatchEndedError("kopf has ended")

@@ -149,9 +149,12 @@ async def _lead(settings: Settings, api: kube.KubeClient, lease: Lease, health: 
 
 
 async def _watch(reconciler: Reconciler, settings: Settings) -> None:
-    """Run kopf, which takes SIGTERM for itself once it runs: its end is the end."""
-    await handlers.run(reconciler.queue, settings.watch_namespaces)
-    raise _Stop
+    """Run kopf, and take the signals back from it; its end is the end."""
+    started = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(handlers.run(reconciler.queue, settings.watch_namespaces, started))
+        await started.wait()
+        await _signals()
 
 
 def _scrapers(

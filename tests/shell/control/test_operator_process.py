@@ -115,7 +115,7 @@ async def test_it_leads_dates_the_tables_and_lets_go_when_told_to(api, start, un
     assert "finalizers" not in api.get(POOL)["metadata"]
 
     operator.process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(operator.process.wait(), 8) == 0
+    assert await asyncio.wait_for(operator.process.wait(), 4) == 0
     assert holder(api) == ""
 
 
