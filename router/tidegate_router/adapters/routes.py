@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _BACKOFF_S = (0.2, 5.0)
 _SNAPSHOT_AFTER_S = 5.0
 _SNAPSHOT_PERIOD_S = 2.0
+_LASTED_S = 5.0  # a watch that lived this long was no failure
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class Routes:
     ready: bool = False
     synced: bool = False
     _objects: dict[str, dict[Key, RouteTableSpec]] = field(default_factory=dict)  # by scope
+    _unreadable: dict[str, set[Key]] = field(default_factory=dict)  # by scope
+    _away: set[str] = field(default_factory=set)  # scopes that cannot be listed
     _slices: dict[Key, tuple[Pool, list[Endpoint]]] = field(default_factory=dict)
     _unsaved: bool = False
 
@@ -52,16 +55,24 @@ class Routes:
         may be old: it proves no life.
         """
         before = self._objects.get(scope, {})
-        parsed = {_key(item): _spec(item) or before.get(_key(item)) for item in items}
-        self._objects[scope] = {key: spec for key, spec in parsed.items() if spec is not None}
+        parsed = {_key(item): _spec(item) for item in items}
+        self._unreadable[scope] = {key for key, spec in parsed.items() if spec is None}
+        kept = {key: spec or before.get(key) for key, spec in parsed.items()}
+        self._objects[scope] = {key: spec for key, spec in kept.items() if spec is not None}
+        self._away.discard(scope)
         if len(self._objects) < scopes:
             return
         everything = {key: spec for found in self._objects.values() for key, spec in found.items()}
         known = set(self.book.applied) if self.synced else set()
-        unreadable = {_key(item) for item in items if _spec(item) is None}
+        unreadable = set().union(*self._unreadable.values())
         changed = self.book.relist(everything, clock(), unreadable)
         self._applied(changed, fresh=bool(changed & known))
-        self.ready = self.synced = True
+        self.ready, self.synced = True, not self._away
+
+    def away(self, scope: str) -> None:
+        """No list of a scope for long: go on with what is known, say that it may be old."""
+        self._away.add(scope)
+        self.synced = False
 
     def table_event(self, scope: str, kind: str, item: JsonObject) -> None:
         """Take one watch event of a RouteTable."""
@@ -87,11 +98,11 @@ class Routes:
     def slice_event(self, kind: str, item: JsonObject) -> None:
         """Take one watch event of an EndpointSlice."""
         key, pool = _key(item), pool_of(item)
-        if kind == "DELETED":
-            self._slices.pop(key, None)
-        else:
+        before, _ = self._slices.pop(key, (pool, None))
+        if kind != "DELETED":
             self._slices[key] = (pool, list(read_slice(item)))
-        self._endpoints_moved(pool)
+        for moved in {before, pool}:
+            self._endpoints_moved(moved)
 
     def lease_event(self, item: JsonObject) -> None:
         """Take the Lease that dates all tables."""
@@ -117,6 +128,10 @@ class Routes:
         """Return the tables if they changed since the last call."""
         changed, self._unsaved = self._unsaved, False
         return list(self.book.applied.values()) if changed else None
+
+    def not_saved(self) -> None:
+        """Note that the tables which `unsaved` returned could not be written."""
+        self._unsaved = True
 
     def _applied(self, changed: set[str], *, fresh: bool) -> None:
         if not changed:
@@ -164,7 +179,7 @@ class KubernetesRoutes:
             {},
             lambda items: self.routes.tables_listed(scope, items, scopes),
             lambda kind, item: self.routes.table_event(scope, kind, item),
-            self._lost,
+            lambda: self.routes.away(scope),
         )
 
     async def _slices(self, scope: str) -> None:
@@ -198,28 +213,32 @@ class KubernetesRoutes:
         """List, watch, and list again for ever."""
         delay_s, listed_s = _BACKOFF_S[0], clock()
         while True:
+            began_s = clock()
             try:
                 items, version = await self.reader.list(path, query)
                 listed(items)
-                delay_s, listed_s = _BACKOFF_S[0], math.inf
+                began_s, listed_s = clock(), math.inf
                 async for kind, item in self.reader.watch(path, query, version):
                     event(kind, item)
             except ExpiredError:
                 _log.info("%s: listing again", path)
             except KubeError as error:
                 _log.warning("%s", error)
+            if math.isinf(listed_s) and clock() - began_s >= _LASTED_S:
+                delay_s = _BACKOFF_S[0]
             listed_s = min(listed_s, clock())
             if lost is not None and clock() - listed_s >= self.lost_after_s:
                 lost()
             await asyncio.sleep(delay_s)
             delay_s = min(_BACKOFF_S[1], delay_s * 2)
 
-    def _lost(self) -> None:
-        """The API server is away: go on with what is known, say that it may be old."""
-        self.routes.synced = False
 
-
-async def keep_snapshot(routes: Routes, path: Path, after_s: float = _SNAPSHOT_AFTER_S) -> None:
+async def keep_snapshot(
+    routes: Routes,
+    path: Path,
+    after_s: float = _SNAPSHOT_AFTER_S,
+    period_s: float = _SNAPSHOT_PERIOD_S,
+) -> None:
     """Start from the file when no list came within `after_s`; keep it up to date from then on."""
     await asyncio.sleep(after_s)
     if not routes.ready:
@@ -235,7 +254,8 @@ async def keep_snapshot(routes: Routes, path: Path, after_s: float = _SNAPSHOT_A
                 await asyncio.to_thread(snapshot.write, path, tables)
             except OSError as error:
                 _log.error("snapshot %s was not written: %s", path, error)
-        await asyncio.sleep(_SNAPSHOT_PERIOD_S)
+                routes.not_saved()
+        await asyncio.sleep(period_s)
 
 
 async def follow_file(routes: Routes, path: Path) -> None:
