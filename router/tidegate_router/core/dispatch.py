@@ -93,7 +93,7 @@ class Dispatcher:
                 continue
             view = self.pools.get(uid)
             if view is None:
-                view = self.pools[uid] = PoolView(table)
+                view = self.pools[uid] = PoolView(table, since_s=now_s)
                 view.join(table, now_s, first=True)
             else:
                 view.join(table, now_s, first=first)
@@ -211,7 +211,9 @@ class Dispatcher:
         route.finished = True
         if route.ask.call is Call.INQUIRY or route.pool_uid not in self.pools:
             return
-        self.pools[route.pool_uid].in_flight -= 1
+        view = self.pools[route.pool_uid]
+        if route.started_s >= view.since_s:  # an older one was counted by a table that went away
+            view.in_flight -= 1
         series = self.series.of(_series_key(route))
         series.count_request(now_s - route.started_s, answered=route.last_outcome is Outcome.OK)
 

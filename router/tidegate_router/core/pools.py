@@ -4,6 +4,7 @@ A view is rebuilt at most once a second (weights fade with the age of scores), a
 its table or its EndpointSlices change.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -57,7 +58,8 @@ class PoolView:
     draw: TicketDraw = field(default_factory=TicketDraw)
     budget: RetryBudget = field(default_factory=RetryBudget)
     built_s: float | None = None  # None: rebuild before the next use
-    in_flight: int = 0
+    in_flight: int = 0  # of requests planned since `since_s`
+    since_s: float = -math.inf
 
     def join(self, table: RouteTableSpec, now_s: float, *, first: bool) -> None:
         """Take a new table; workers that get ready later than the first table start slowly."""
