@@ -28,7 +28,7 @@ from tidegate_router.telemetry import Telemetry
 _SERVICE = "/inference.GRPCInferenceService/"
 _HEALTH = "/grpc.health.v1.Health/Check"
 _STREAM = f"{_SERVICE}ModelStreamInfer"
-_INQUIRIES = ("ModelMetadata", "ModelConfig", "ModelStatistics")
+_INQUIRIES = ("ModelMetadata", "ModelStatistics")  # ModelConfig is one of Triton's guarded APIs
 _REPLAY_BYTES = 1024 * 1024
 _ROUNDING_S = 0.01  # between a client's deadline and the worker's
 Context: TypeAlias = grpc.aio.ServicerContext
