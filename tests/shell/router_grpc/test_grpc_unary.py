@@ -10,8 +10,8 @@ from tritonclient.grpc import service_pb2
 Code = grpc.StatusCode
 FORBIDDEN = [
     "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "SystemSharedMemoryStatus",
-    "SystemSharedMemoryRegister", "CudaSharedMemoryRegister", "TraceSetting", "LogSettings", "ModelConfig",
-    "NoSuchMethod",
+    "SystemSharedMemoryRegister", "CudaSharedMemoryRegister", "TraceSetting", "LogSettings",
+    "ModelConfig", "NoSuchMethod",
 ]  # fmt: skip
 
 
