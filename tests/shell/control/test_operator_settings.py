@@ -1,8 +1,12 @@
 """Flags, environment, defaults, and what wrong ones say."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tidegate_operator.settings import read
+from tidegate_operator.telemetry import Telemetry
 
 
 def test_defaults_watch_everything_and_wait_for_no_router():
@@ -48,3 +52,26 @@ def test_help_names_every_variable(capsys):
     said = capsys.readouterr().out
     for name in ("POD_NAME", "WORKER_IMAGE", "ROUTER_SERVICE", "SCORE_WRITES_PER_SECOND", "PORT"):
         assert f"TIDEGATE_{name}]" in said
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "operator.md").read_text()
+
+
+def test_the_page_lists_every_flag_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        read(["--help"], {})
+    flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| *`?([^|`]*?)`? *\|", PAGE, re.MULTILINE))
+    assert set(rows) == flags
+    for flag, default in rows.items():
+        # The default as a flag changes nothing.
+        assert read([flag, default.strip()], {}) == read([], {}), flag
+
+
+def test_the_page_lists_every_metric():
+    documented = set(re.findall(r"^\| `(tidegate_operator_\w+)", PAGE, re.MULTILINE))
+    declared = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in Telemetry().registry.collect()
+    }
+    assert documented == declared
