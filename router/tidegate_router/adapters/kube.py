@@ -47,7 +47,8 @@ class KubeReader:
             )
             page = _parse(await _read(answer))
             found, metadata = page.get("items"), page.get("metadata")
-            items += found if isinstance(found, list) else []
+            listed = found if isinstance(found, list) else []
+            items += [item for item in listed if isinstance(item, dict)]
             known = metadata if isinstance(metadata, dict) else {}
             if not known.get("continue"):
                 return items, str(known.get("resourceVersion", ""))
@@ -71,7 +72,8 @@ class KubeReader:
                     raise ExpiredError(f"WATCH {path}: {item}")
                 if kind != "BOOKMARK" and isinstance(item, dict):
                     yield kind, item
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            # aiohttp's word for a line longer than any object is ValueError.
             raise KubeError(f"WATCH {path}: {error!r}") from error
         finally:
             answer.close()
@@ -124,7 +126,9 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
 
 def _parse(data: bytes) -> JsonObject:
     try:
-        found: JsonObject = json.loads(data) if data.strip() else {}
+        found = json.loads(data) if data.strip() else {}
     except ValueError as error:
         raise KubeError(f"no JSON from the API server: {error}") from error
+    if not isinstance(found, dict):
+        raise KubeError("no JSON object from the API server")
     return found
