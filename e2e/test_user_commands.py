@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 POOL = "inferencepools.tidegate.dev/echo"
 ECHO = "e2e/manifests/echo.yaml"
+OPERATOR = "app.kubernetes.io/name=tidegate-operator"
 
 
 def deployments(shell) -> list[dict]:
@@ -121,20 +122,11 @@ def test_server_dry_run_accepts_the_gpu_examples(release):
 def test_pool_and_namespace_delete_with_the_operator_down(release, namespace):
     namespace.kubectl("apply", "-f", ECHO)
     until(lambda: deployments(namespace), what="a deployment")
-    operator = release.get("deployments", "-l", "app.kubernetes.io/name=tidegate-operator")[
-        "items"
-    ][0]
+    operator = release.get("deployments", "-l", OPERATOR)["items"][0]
     name = operator["metadata"]["name"]
     release.kubectl("scale", f"deployment/{name}", "--replicas=0")
     try:
-        release.kubectl(
-            "wait",
-            "--for=delete",
-            "pod",
-            "-l",
-            "app.kubernetes.io/name=tidegate-operator",
-            "--timeout=60s",
-        )
+        until(lambda: not release.get("pods", "-l", OPERATOR)["items"], what="no operator is left")
         namespace.kubectl("delete", POOL, "--timeout=30s")
         until(lambda: not deployments(namespace), what="children are collected")
         namespace.kubectl("apply", "-f", ECHO)
