@@ -1,8 +1,11 @@
 """helm install, upgrade and uninstall of a second release that watches one namespace only."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tidegate_e2e.access import until
 from tidegate_e2e.install import helm_values
@@ -10,6 +13,9 @@ from tidegate_e2e.install import helm_values
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 POOL = "inferencepools.tidegate.dev/echo"
+ROOT = Path(__file__).parents[1]
+CHART = ("Chart.yaml", "values.yaml", "values.schema.json", ".helmignore", "templates", "charts")
+CRD = "charts/crds/templates/tidegate.dev_inferencepools.yaml"
 
 
 @pytest.fixture
@@ -56,6 +62,35 @@ def test_upgrade_restarts_no_worker_and_uninstall_leaves_pools_and_crds(second, 
     assert namespace.kubectl("get", POOL, check=False).returncode == 0
     assert namespace.kubectl("get", "crd", "inferencepools.tidegate.dev").returncode == 0
     until(lambda: uids(namespace) == before, what="workers outlive the release")
+
+
+def test_an_upgrade_adds_a_new_field_to_the_crd_and_keeps_the_rest(release, tmp_path):
+    install = ["upgrade", "tidegate", "-n", release.namespace, "--reuse-values", "--wait"]
+    explain = ("explain", "inferencepools.tidegate.dev.spec.laterField")
+    assert release.kubectl(*explain, check=False).returncode != 0
+    try:
+        release.helm(*install, str(next_chart(tmp_path)))
+        until(lambda: release.kubectl(*explain, check=False).returncode == 0, what="the new field")
+        assert "of the next release" in release.kubectl(*explain).stdout
+        assert release.get("crd", "inferencepools.tidegate.dev")["status"]["storedVersions"]
+    finally:
+        release.helm(*install, str(ROOT))
+    until(lambda: release.kubectl(*explain, check=False).returncode != 0, what="back again")
+
+
+def next_chart(folder: Path) -> Path:
+    """Return a copy of the chart whose InferencePool has one more field."""
+    for name in CHART:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    crd = folder / CRD
+    text = crd.read_text()
+    document = yaml.safe_load(text)
+    schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    fields = schema["properties"]["spec"]["properties"]
+    fields["laterField"] = {"type": "string", "description": "of the next release"}
+    crd.write_text(yaml.safe_dump(document))
+    return folder
 
 
 def uids(shell) -> set[str]:
