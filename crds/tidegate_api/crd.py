@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tidegate_api.names import CATEGORY, GROUP, PLURALS, SHORT_NAMES, VERSION, Kind
 from tidegate_api.pool import InferencePoolSpec, InferencePoolStatus
+from tidegate_api.rollout import ModelRolloutSpec, ModelRolloutStatus
 from tidegate_api.routetable import RouteTableSpec
 from tidegate_api.rules import POOL_NAME, on
 from tidegate_api.structural import Schema, structural
@@ -13,7 +14,11 @@ _READY = '.status.conditions[?(@.type=="Ready")]'
 
 def documents() -> dict[str, Schema]:
     """Return {file name: CustomResourceDefinition}, named as kubectl names them."""
-    kinds = {Kind.INFERENCE_POOL: _inference_pool(), Kind.ROUTE_TABLE: _route_table()}
+    kinds = {
+        Kind.INFERENCE_POOL: _inference_pool(),
+        Kind.MODEL_ROLLOUT: _model_rollout(),
+        Kind.ROUTE_TABLE: _route_table(),
+    }
     return {f"{GROUP}_{PLURALS[kind]}.yaml": document for kind, document in kinds.items()}
 
 
@@ -36,6 +41,33 @@ def _inference_pool() -> Schema:
         },
     }
     return _definition(Kind.INFERENCE_POOL, version)
+
+
+def _model_rollout() -> Schema:
+    schema = _object(
+        "How a changed template takes over the requests of an InferencePool, step by step.",
+        spec=structural(ModelRolloutSpec, defaults=True),
+        status=structural(ModelRolloutStatus, defaults=False),
+    )
+    columns = [
+        _column("Pool", "string", ".spec.poolRef.name"),
+        _column("Phase", "string", ".status.phase"),
+        _column("Step", "integer", ".status.currentStepIndex", "steps done"),
+        _column("Of", "integer", ".status.stepCount"),
+        _column("Weight", "integer", ".status.verifiedWeight", "percent, acknowledged by routers"),
+        _column("Ready", "string", f"{_READY}.status"),
+        _column("Reason", "string", f"{_READY}.reason"),
+        _column("Stable", "string", ".status.stableRevision", priority=1),
+        _column("Canary", "string", ".status.canaryRevision", priority=1),
+        _column("Message", "string", ".status.message", priority=1),
+        _column("Age", "date", ".metadata.creationTimestamp"),
+    ]
+    version: Schema = {
+        "additionalPrinterColumns": columns,
+        "schema": {"openAPIV3Schema": schema},
+        "subresources": {"status": {}},
+    }
+    return _definition(Kind.MODEL_ROLLOUT, version)
 
 
 def _route_table() -> Schema:

@@ -23,6 +23,13 @@ LABEL_COMPONENT = "tidegate.dev/component"  # on our own objects: operator or ro
 LABEL_OPERATOR = "tidegate.dev/operator"  # on operator pods; NetworkPolicies select by it
 
 ANNOTATION_PAUSED = "tidegate.dev/paused"
+ANNOTATION_PROMOTE = "tidegate.dev/promote"  # <revision>/<step>
+ANNOTATION_PROMOTE_FULL = "tidegate.dev/promote-full"  # <revision>
+ANNOTATION_ABORT = "tidegate.dev/abort"  # <revision>
+ANNOTATION_RETRY = "tidegate.dev/retry"  # <revision>
+ANNOTATION_UNDO = "tidegate.dev/undo"  # <revision>@<RFC 3339>
+ANNOTATION_RESTARTED_AT = "tidegate.dev/restartedAt"  # <RFC 3339>
+ANNOTATION_MODELS_GENERATION = "tidegate.dev/models-generation"  # on worker pods
 ANNOTATION_ABORTED = "tidegate.dev/aborted"
 ANNOTATION_RENDERED_HASH = "tidegate.dev/rendered-hash"
 ANNOTATION_SCORE_LAG_MS = "tidegate.dev/score-lag-ms"
@@ -52,11 +59,20 @@ class Kind(StrEnum):
     """Kinds of API group tidegate.dev."""
 
     INFERENCE_POOL = "InferencePool"
+    MODEL_ROLLOUT = "ModelRollout"
     ROUTE_TABLE = "RouteTable"
 
 
-PLURALS = {Kind.INFERENCE_POOL: "inferencepools", Kind.ROUTE_TABLE: "routetables"}
-SHORT_NAMES = {Kind.INFERENCE_POOL: "tgpool", Kind.ROUTE_TABLE: "tgrt"}
+PLURALS = {
+    Kind.INFERENCE_POOL: "inferencepools",
+    Kind.MODEL_ROLLOUT: "modelrollouts",
+    Kind.ROUTE_TABLE: "routetables",
+}
+SHORT_NAMES = {
+    Kind.INFERENCE_POOL: "tgpool",
+    Kind.MODEL_ROLLOUT: "tgro",
+    Kind.ROUTE_TABLE: "tgrt",
+}
 
 
 class ConditionType(StrEnum):
@@ -72,6 +88,24 @@ class ConditionType(StrEnum):
     SCALING_ACTIVE = "ScalingActive"
     SCALING_LIMITED = "ScalingLimited"
     NAME_TAKEN = "NameTaken"
+    TEMPLATE_OVERRIDDEN = "TemplateOverridden"
+
+
+class RolloutCondition(StrEnum):
+    """Condition types of a ModelRollout; Ready, Reconciling, Stalled are kstatus's."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    PROGRESSING = "Progressing"
+    AVAILABLE = "Available"
+    PAUSED = "Paused"
+    COMPLETED = "Completed"
+    PROMOTED = "Promoted"
+    DEGRADED = "Degraded"
+    PINNED = "Pinned"
+    CONFLICT = "Conflict"
+    INVALID_SPEC = "InvalidSpec"
 
 
 class Reason(StrEnum):
@@ -117,6 +151,42 @@ class Reason(StrEnum):
     TOO_FEW_REPLICAS = "TooFewReplicas"
     TOO_MANY_REPLICAS = "TooManyReplicas"
     OLDER_POOL_OWNS_NAME = "OlderPoolOwnsName"
+    ROLLOUT_IN_CHARGE = "RolloutInCharge"
+    ROLLOUT_DELETED = "RolloutDeleted"
+
+
+class RolloutReason(StrEnum):
+    """Condition and pause reasons of a ModelRollout (CamelCase, stable)."""
+
+    COMPLETED = "Completed"
+    FIRST_DEPLOY = "FirstDeploy"
+    STARTING_CANARY = "StartingCanary"
+    SHIFTING_TRAFFIC = "ShiftingTraffic"
+    TIMED_PAUSE = "TimedPause"
+    PAUSED_BY_STEP = "PausedByStep"
+    PAUSED_BY_USER = "PausedByUser"
+    AWAITING_DATA = "AwaitingData"
+    NO_DATA = "NoData"
+    OUTAGE_NEEDS_CONFIRMATION = "OutageNeedsConfirmation"
+    PROMOTING = "Promoting"
+    SCALING_DOWN_OLD = "ScalingDownOld"
+    ABORTING = "Aborting"
+    UNDOING = "Undoing"
+    ANALYSIS_FAILED = "AnalysisFailed"
+    ABORTED_BY_USER = "AbortedByUser"
+    LOCAL_ABORT = "LocalAbort"
+    CANARY_CANNOT_START = "CanaryCannotStart"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    INSUFFICIENT_ACCELERATOR = "InsufficientAccelerator"
+    IN_PLACE_NOT_POSSIBLE = "InPlaceNotPossible"
+    ROUTER_UNREACHABLE = "RouterUnreachable"
+    PINNED = "Pinned"
+    POOL_NOT_FOUND = "PoolNotFound"
+    POOL_HAS_ROLLOUT = "PoolHasRollout"
+    INVALID_SPEC = "InvalidSpec"
+    WORKERS_READY = "WorkersReady"
+    WORKERS_MISSING = "WorkersMissing"
+    AS_ASKED = "AsAsked"
 
 
 class EventReason(StrEnum):
@@ -136,6 +206,28 @@ class EventReason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     POOL_READY = "PoolReady"
     POOL_NOT_READY = "PoolNotReady"
+
+
+class RolloutEventReason(StrEnum):
+    """Reasons of Kubernetes Events on a ModelRollout; Argo Rollouts' where it has them."""
+
+    ROLLOUT_UPDATED = "RolloutUpdated"
+    ROLLOUT_STEP_COMPLETED = "RolloutStepCompleted"
+    TRAFFIC_WEIGHT_UPDATED = "TrafficWeightUpdated"
+    TRAFFIC_WEIGHT_VERIFIED = "TrafficWeightVerified"
+    ROLLOUT_PAUSED = "RolloutPaused"
+    ROLLOUT_RESUMED = "RolloutResumed"
+    ROLLOUT_ABORTED = "RolloutAborted"
+    ROLLOUT_COMPLETED = "RolloutCompleted"
+    ROLLOUT_UNDONE = "RolloutUndone"
+    ANALYSIS_RUN_FAILED = "AnalysisRunFailed"
+    ANALYSIS_RUN_INCONCLUSIVE = "AnalysisRunInconclusive"
+    SCALING_REPLICA_SET = "ScalingReplicaSet"
+    SURGE_CHOSEN = "SurgeChosen"
+    VERB_IGNORED = "VerbIgnored"
+    STEP_TOO_SHORT_FOR_TRAFFIC = "StepTooShortForTraffic"
+    INVALID_SPEC = "InvalidSpec"
+    CONFLICT = "Conflict"
 
 
 class DroppedReason(StrEnum):

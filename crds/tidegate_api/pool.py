@@ -185,6 +185,19 @@ class RevisionWeight(ApiModel):
     weight: int = Field(ge=0, le=100)
 
 
+class RolloutBinding(ApiModel):
+    """The ModelRollout in charge of the template, also after it was deleted."""
+
+    name: str = Field(max_length=253)
+    uid: str = Field(max_length=64)
+    template_hash: str = Field(
+        max_length=16, description="of this pool's own template; a change ends an override"
+    )
+    deleted: bool = Field(
+        default=False, description="the rollout is gone: stableRevision stays in its place"
+    )
+
+
 class InferencePoolStatus(ApiModel):
     """What the operator saw last."""
 
@@ -223,6 +236,9 @@ class InferencePoolStatus(ApiModel):
     workers: WorkerCounts = Field(default_factory=WorkerCounts)
     collision_count: int | None = Field(
         default=None, ge=0, description="salts the revision hash after a name collision"
+    )
+    rollout: RolloutBinding | None = Field(
+        default=None, description="the ModelRollout that decides what runs"
     )
     operator: OperatorClaim | None = None
     address: Address | None = None

@@ -58,6 +58,32 @@ class QueueState(ApiModel):
     in_flight: int = 0
 
 
+class ShadowState(ApiModel):
+    """Cumulative comparisons of mirrored requests of one (pool, canary revision, model)."""
+
+    namespace: str
+    pool: str
+    uid: str
+    revision: str = Field(description="the revision that got the copies")
+    model: str
+    compared: int = 0
+    disagreed: int = Field(default=0, description="another top-1, text or shape")
+    failed: int = Field(default=0, description="the canary gave no answer where stable did")
+    skipped: int = Field(default=0, description="not sent: over the budget or too large")
+    max_abs_difference: float = Field(default=0.0, description="largest seen since the start")
+
+
+class LocalAbort(ApiModel):
+    """A canary that this router dropped by itself, on a guard of a stale table."""
+
+    namespace: str
+    pool: str
+    uid: str
+    revision: str
+    sequence: int = Field(description="of the table whose guard was broken")
+    message: str = ""
+
+
 class RouterState(ApiModel):
     """The whole document."""
 
@@ -69,3 +95,5 @@ class RouterState(ApiModel):
     tables: list[AppliedTable] = Field(default_factory=list)
     series: list[SeriesState] = Field(default_factory=list)
     queues: list[QueueState] = Field(default_factory=list)
+    shadows: list[ShadowState] = Field(default_factory=list)
+    local_aborts: list[LocalAbort] = Field(default_factory=list)

@@ -64,6 +64,11 @@ class Served(ApiModel):
     ready: bool = True
     idempotent: bool = True
     traits: Traits = Field(default_factory=Traits)
+    loaded_as: str | None = Field(
+        default=None,
+        max_length=110,
+        description="its name in Triton where that is another: a second revision in one worker",
+    )
 
 
 class RoutedWorker(ApiModel):
@@ -94,6 +99,34 @@ class RouterShare(ApiModel):
     share: float = Field(ge=0, le=1)
 
 
+class Pin(ApiModel):
+    """Requests that bear all these headers go to this revision whatever the weights say."""
+
+    revision: str = Field(max_length=63)
+    headers: dict[str, str] = Field(max_length=8, description="lower-case names")
+
+
+class MirrorPolicy(ApiModel):
+    """Copies of the other revisions' requests that `revision` answers to nobody."""
+
+    revision: str = Field(max_length=63)
+    percent: int = Field(ge=0, le=100)
+
+
+class Guard(ApiModel):
+    """When a router drops a canary by itself, because the table no longer tells it anything.
+
+    Holds while the last proof of life is older than 15 s: the router's own window of this
+    revision is judged as the operator would (tidegate_api.verdict).
+    """
+
+    revision: str = Field(max_length=63)
+    min_requests: int = Field(ge=1)
+    interval_s: float = Field(gt=0, alias="intervalSeconds")
+    min_success_rate: float | None = Field(default=None, ge=0, le=1)
+    max_p95_s: float | None = Field(default=None, gt=0, alias="maxP95Seconds")
+
+
 class PartReference(ApiModel):
     """A part of the worker list, in an object of its own."""
 
@@ -111,6 +144,9 @@ class RouteTableSpec(ApiModel):
     published_at: str = Field(default="", max_length=40)
     weights: list[RevisionWeight] = Field(default_factory=list, max_length=16)
     policy: RoutingPolicy = Field(default_factory=RoutingPolicy)
+    pins: list[Pin] = Field(default_factory=list, max_length=8)
+    mirror: MirrorPolicy | None = None
+    guards: list[Guard] = Field(default_factory=list, max_length=4)
     routers: list[RouterShare] = Field(default_factory=list, max_length=64)
     workers: list[RoutedWorker] = Field(default_factory=list, max_length=1000)
     parts: list[PartReference] = Field(default_factory=list, max_length=64)

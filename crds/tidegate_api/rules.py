@@ -117,6 +117,45 @@ REQUEST_TIMEOUT = _positive("timeout", "24h")
 PER_TRY_TIMEOUT = _positive("perTryTimeout", "24h")
 DRAIN_TIMEOUT = _at_most("timeout", "24h")
 
+ONE_STEP_KIND = Rule(
+    cel="has(self.setWeight) != has(self.pause)",
+    message="a step needs exactly one of setWeight, pause",
+)
+STEPS_RISE = Rule(
+    cel="!has(self.steps) || self.steps.filter(s, has(s.setWeight)).map(s, s.setWeight).isSorted()",
+    message="steps[].setWeight must not go down: abort is what takes weight away",
+    field="steps",
+)
+POOL_FIXED = Rule(
+    cel="self.poolRef.name == oldSelf.poolRef.name",
+    message="poolRef.name cannot change: make another ModelRollout for another pool",
+    field="poolRef",
+)
+SHADOW_NEEDS_MIRROR = Rule(
+    cel="!has(self.analysis) || !has(self.analysis.shadow)"
+    " || (has(self.mirror) && self.mirror.percent > 0)",
+    message="analysis.shadow compares mirrored requests: set mirror.percent above 0",
+    field="analysis",
+)
+LATENCY_LIMIT = Rule(
+    cel="has(self.max) || has(self.maxRatioToStable)",
+    message="p95Latency needs max, maxRatioToStable or both",
+)
+PROMETHEUS_BOUND = Rule(
+    cel="has(self.min) || has(self.max)",
+    message="a Prometheus check needs min, max or both",
+)
+ANALYSIS_INTERVAL = Rule(
+    cel="!has(self.interval) || (duration(self.interval) >= duration('1s')"
+    " && duration(self.interval) <= duration('1h'))",
+    message="interval must be 1s to 1h",
+    field="interval",
+)
+ANALYSIS_INITIAL_DELAY = _at_most("initialDelay", "24h")
+ANALYSIS_MAX_WINDOW = _positive("maxWindow", "24h")
+PROGRESS_DEADLINE = _positive("progressDeadline", "168h")
+SCALE_DOWN_DELAY = _at_most("scaleDownDelay", "24h")
+
 # ModelConfig field -> (its JSON type, what to use instead). Declared as properties only so that
 # CEL can refuse them; everything else in `config` passes to Triton as written.
 TYPED_ELSEWHERE: dict[str, tuple[str, str]] = {

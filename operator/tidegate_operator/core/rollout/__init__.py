@@ -1,0 +1,1 @@
+"""Decisions about one ModelRollout: f(policy, sight, progress) -> outcome, without any I/O."""
