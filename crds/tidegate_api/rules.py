@@ -1,6 +1,6 @@
-"""Rules between fields of an InferencePool, once: their CEL for the API server, their message.
+"""Rules between fields of the kinds, once: their CEL for the API server, their message.
 
-The models carry them into the CRD (`on`), validation.py holds the Python twin of each for
+The models carry them into the CRD (`on`), poolchecks.py and its neighbours hold the Python twin of each for
 `tidegate lint` and for objects that never passed an API server. A message names the field.
 """
 
