@@ -1,7 +1,8 @@
 """Rules between fields of the kinds, once: their CEL for the API server, their message.
 
-The models carry them into the CRD (`on`), poolchecks.py and its neighbours hold the Python twin of each for
-`tidegate lint` and for objects that never passed an API server. A message names the field.
+The models carry them into the CRD (`on`); poolchecks, rolloutchecks and templatechecks hold the
+Python twin of each, for `tidegate lint` and for objects that never passed an API server. A message
+names the field.
 """
 
 import re
