@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client.exceptions import ApiException
@@ -72,9 +73,11 @@ class KubeReader:
                     raise ExpiredError(f"WATCH {path}: {item}")
                 if kind != "BOOKMARK" and isinstance(item, dict):
                     yield kind, item
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            # aiohttp's word for a line longer than any object is ValueError.
-            raise KubeError(f"WATCH {path}: {error!r}") from error
+        except (
+            aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError,
+        ) as error:  # fmt: skip
+            # A line longer than any object is a ValueError or LineTooLong, by aiohttp's version.
+            raise KubeError(f"WATCH {path}: {type(error).__name__}") from error
         finally:
             answer.close()
 
