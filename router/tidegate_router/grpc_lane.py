@@ -14,7 +14,7 @@ from tidegate_api import names
 from tidegate_api.names import DroppedReason
 from tidegate_router.adapters.channels import Channels, Metadata, WorkerStream, judge
 from tidegate_router.adapters.routes import Routes
-from tidegate_router.core import headers, protowire, report
+from tidegate_router.core import headers, pins, protowire, report
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.faults import Outcome, judge_grpc
 from tidegate_router.core.path import pool_name
@@ -37,8 +37,9 @@ Unary = Callable[[bytes, Context], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: metadata by lower-case key, what a worker may see of it, and the request's id."""
+    """Who asks: metadata, the same by key, what a worker may see of it, and the request's id."""
 
+    pairs: Metadata
     given: dict[str, str | bytes]
     forwarded: Metadata
     identity: str
@@ -376,6 +377,7 @@ def _ask(message: bytes, call: Call, caller: Caller, timeout_s: float | None) ->
         timeout_s=timeout_s,
         replayable=replayable,
         body_hash=hashlib.blake2b(message, digest_size=16).hexdigest() if hashed else "",
+        given=pins.given(caller.pairs),
     )
 
 
@@ -390,7 +392,7 @@ def _caller(context: Context) -> Caller:
         for key, value in pairs
         if key in kept and not key.startswith("grpc-") and key != "user-agent"
     ]
-    return Caller(given, (*forwarded, (names.HEADER_REQUEST_ID, identity)), identity)
+    return Caller(tuple(pairs), given, (*forwarded, (names.HEADER_REQUEST_ID, identity)), identity)
 
 
 def _visible(trailers: Metadata) -> Metadata:

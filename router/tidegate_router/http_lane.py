@@ -21,7 +21,7 @@ from tidegate_router.adapters.upstream import (
     WorkerAnswer,
     WorkerRequest,
 )
-from tidegate_router.core import headers, path, report
+from tidegate_router.core import headers, path, pins, report
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.faults import Outcome, judge_http
 from tidegate_router.core.path import Parsed, Target
@@ -146,7 +146,8 @@ class HttpLane:
             text = f"the body is larger than {self.max_body_bytes} bytes"
             return self._refuse(Refusal(DroppedReason.TOO_LARGE, text))
         pool = parsed.pool or request.headers.get(names.HEADER_POOL, "")
-        route = self.dispatcher.plan(self._ask(parsed, pool, body), clock())
+        given = pins.given(_pairs(request))
+        route = self.dispatcher.plan(self._ask(parsed, pool, body, given), clock())
         if isinstance(route, Refusal):
             return self._refuse(route)
         query = request.raw_path.partition("?")[2]
@@ -166,7 +167,7 @@ class HttpLane:
         finally:
             self.dispatcher.finish(route, clock())
 
-    def _ask(self, parsed: Parsed, pool: str, body: bytes) -> Ask:
+    def _ask(self, parsed: Parsed, pool: str, body: bytes, given: pins.Given) -> Ask:
         call = Call.INQUIRY if parsed.target is Target.INQUIRY else Call.INFER
         if parsed.target in path.STREAM_TARGETS:
             call = Call.STREAM
@@ -179,6 +180,7 @@ class HttpLane:
             call=call,
             replayable=replayable,
             body_hash=digest,
+            given=given,
         )
 
     def _replay_limit(self, pool: str, model: str) -> int:

@@ -1,10 +1,11 @@
 """Draw of the revision: shuffled blocks of 100 tickets per pool (router.md section 5).
 
 Every block of 100 requests holds exactly the weights; a periodic choice would lock onto clients
-that alternate, a plain random draw strays by sqrt(n).
+that alternate, a plain random draw strays by sqrt(n). What a block that is cut short by new
+weights left undone goes into the next block, so that no history of weights adds up to a drift.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 BLOCK = 100
@@ -31,11 +32,21 @@ class TicketDraw:
         if not wanted:
             return None
         if wanted != self._weights or not self._tickets:
-            self._weights, self._tickets = wanted, shuffled(tickets(wanted), uniform)
+            owed = self._owed()
+            self._weights, self._tickets = wanted, shuffled(tickets(wanted, owed), uniform)
         revision = self._tickets.pop()
         if revision in servable:
             return revision
         return pick_by_weight(wanted, servable, uniform) or revision
+
+    def _owed(self) -> dict[str, float]:
+        """Return the tickets that each revision got too few of in the block that is cut short."""
+        left = len(self._tickets) / BLOCK
+        total = sum(self._weights.values())
+        return {
+            revision: self._tickets.count(revision) - weight * BLOCK / total * left
+            for revision, weight in self._weights.items()
+        }
 
 
 def pick_by_weight(
@@ -50,15 +61,31 @@ def pick_by_weight(
     return _proportional(left, uniform) if left else None
 
 
-def tickets(weights: Mapping[str, int]) -> list[str]:
-    """Return BLOCK tickets in proportion to positive weights, by largest remainder."""
-    total = sum(weights.values())
-    shares = {revision: weight * BLOCK / total for revision, weight in weights.items()}
+def tickets(weights: Mapping[str, int], owed: Mapping[str, float] | None = None) -> list[str]:
+    """Return BLOCK tickets in proportion to positive weights, by largest remainder.
+
+    `owed` tickets are added first; nobody gets fewer than none.
+    """
+    shares = _scaled(weights)
+    shares = _scaled(
+        {
+            revision: max(0.0, share + (owed or {}).get(revision, 0.0))
+            for revision, share in shares.items()
+        }
+    )
     counts = {revision: int(share) for revision, share in shares.items()}
     by_rest = sorted(shares, key=lambda name: (counts[name] - shares[name], name))
     for revision in by_rest[: BLOCK - sum(counts.values())]:
         counts[revision] += 1
     return [revision for revision, count in counts.items() for _ in range(count)]
+
+
+def _scaled(shares: Mapping[str, float]) -> dict[str, float]:
+    """Return shares that sum to BLOCK; what sums to nothing stays even."""
+    total = sum(shares.values())
+    if total <= 0:
+        return {revision: BLOCK / len(shares) for revision in shares}
+    return {revision: share * BLOCK / total for revision, share in shares.items()}
 
 
 def shuffled(items: list[str], uniform: Uniform) -> list[str]:
@@ -68,6 +95,37 @@ def shuffled(items: list[str], uniform: Uniform) -> list[str]:
         other = min(int(uniform() * (last + 1)), last)
         mixed[last], mixed[other] = mixed[other], mixed[last]
     return mixed
+
+
+def is_canary(revision: str, weights: Mapping[str, int], guarded: Collection[str]) -> bool:
+    """Whether a revision is on trial: a guard names it, or another has more weight."""
+    return revision in guarded or weights.get(revision, 0) < max(weights.values(), default=0)
+
+
+def rescuer(revision: str, weights: Mapping[str, int], guarded: Collection[str]) -> str | None:
+    """Return the revision that may take the last attempt of a failed request of a canary.
+
+    That of the highest other weight; None for a request of no canary, or where no other revision
+    gets requests: what has no weight may have been aborted.
+    """
+    others = {name: weight for name, weight in weights.items() if weight > 0 and name != revision}
+    if not others or not is_canary(revision, weights, guarded):
+        return None
+    return max(others, key=lambda name: (others[name], name))
+
+
+def without(weights: Mapping[str, int], dropped: Iterable[str]) -> dict[str, int]:
+    """Return the weights once some revisions were dropped: 0 for these, as before for the others.
+
+    Where nothing would be left, the one other revision takes all; without exactly one nothing
+    changes: dropping a canary must be no outage.
+    """
+    gone = set(dropped)
+    left = {name: 0 if name in gone else weight for name, weight in weights.items()}
+    if any(left.values()) or not any(weights.values()):
+        return left
+    others = [name for name in weights if name not in gone]
+    return {**left, others[0]: BLOCK} if len(others) == 1 else dict(weights)
 
 
 def _proportional(weights: Mapping[str, int], uniform: Uniform) -> str:

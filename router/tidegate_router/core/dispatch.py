@@ -29,19 +29,20 @@ Rules for a lane
 * Call.INQUIRY (metadata, config, statistics) takes no slot and counts nothing, else it is the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from tidegate_api.names import DroppedReason
 from tidegate_api.routetable import RouteTableSpec, Served
 from tidegate_router.core import filters, lookup, pick, refusals
-from tidegate_router.core.canary import pick_by_weight
+from tidegate_router.core.canary import pick_by_weight, rescuer
 from tidegate_router.core.down import DownBook
 from tidegate_router.core.endpoints import Endpoint, EndpointBook, Pool
 from tidegate_router.core.faults import FAILURES, Outcome
 from tidegate_router.core.freshness import ProofOfLife, trust
 from tidegate_router.core.holds import MAX_HOLD_S, HoldBook, Wake
 from tidegate_router.core.pick import Candidate, Uniform
+from tidegate_router.core.pins import pinned_revisions
 from tidegate_router.core.pools import REBUILD_S, Group, PoolView, Situation, Slots
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import (
@@ -56,7 +57,7 @@ from tidegate_router.core.request import (
     Step,
     Wait,
 )
-from tidegate_router.core.retry import POISON_LOSSES, PoisonBook, may_retry
+from tidegate_router.core.retry import POISON_LOSSES, PoisonBook, is_last, may_retry
 from tidegate_router.core.series import SeriesBook, SeriesKey
 
 
@@ -123,7 +124,8 @@ class Dispatcher:
         if ask.version and not servable and view.servable(ask.model, ""):
             text = f"model '{ask.model}' has no version {ask.version}"
             return Refusal(DroppedReason.UNKNOWN_MODEL, text)
-        revision = self._draw(ask, view, servable)
+        pin = self._pin(ask, view, now_s)
+        revision = pin or self._draw(ask, view, servable)
         if revision is None:
             text = f"pool {lookup.full_name(view.table.pool)} has no revision with weight"
             return Refusal(DroppedReason.NO_WORKERS, text, refusals.RETRY_AFTER_S)
@@ -131,16 +133,40 @@ class Dispatcher:
             return refused
         if ask.call is not Call.INQUIRY:
             view.in_flight += 1
-        return self._route(ask, view, revision, now_s)
+        pinned = pin is not None or bool(ask.version)
+        return self._route(ask, view, revision, now_s, pinned=pinned)
+
+    def _pin(self, ask: Ask, view: PoolView, now_s: float) -> str | None:
+        """Return the revision that the request's headers ask for, if a worker of it is usable."""
+        for revision in pinned_revisions(view.table.pins, ask.given):
+            ready = view.group(revision, ask.model).ready
+            if self._anyone(ready, ask.version, now_s):
+                return revision
+        return None
 
     def _draw(self, ask: Ask, view: PoolView, servable: list[str]) -> str | None:
         """Return the revision; only what analysis counts spends a ticket."""
         weights = view.revision_weights
         if ask.call is Call.INQUIRY or ask.version:
-            found = pick_by_weight(weights, servable, self.uniform)
-            if found is not None:
-                return found
+            return pick_by_weight(weights, servable, self.uniform) or pick_by_weight(
+                weights, weights, self.uniform
+            )
         return view.draw.draw(weights, servable, self.uniform)
+
+    def _anyone(
+        self,
+        candidates: Iterable[Candidate],
+        version: str,
+        now_s: float,
+        tried: Collection[str] = (),
+    ) -> bool:
+        """Whether a worker that was not tried yet may be sent something, now or once it is free."""
+        return any(
+            one.worker.id not in tried
+            and (not version or one.served.version == version)
+            and self.down.usable(one.worker.id, now_s)
+            for one in candidates
+        )
 
     def next_attempt(self, route: Route, now_s: float) -> Attempt | Wait | Refusal:
         """Choose a worker and take a slot there, or say until when to wait, or why not."""
@@ -150,6 +176,7 @@ class Dispatcher:
         view = self.view(route.pool_uid, now_s)
         if view is None:
             return refusals.no_workers(route)
+        self._rescue_stranded(route, view, now_s)
         group = view.group(route.revision, route.ask.model)
         patient = route.attempts == 0 and not woken
         if not (patient and route.ask.call is not Call.INQUIRY and self.holds.ahead(route)):
@@ -163,6 +190,33 @@ class Dispatcher:
             if found is not None:
                 return self._begin(route, view, *found, now_s)
         return self._without_candidate(route, view, group, woken=woken, now_s=now_s)
+
+    def _rescue_stranded(self, route: Route, view: PoolView, now_s: float) -> None:
+        """Give a request whose canary has nobody left to try to stable.
+
+        The canary failed it even if nobody was asked: that counts like a connect error.
+        """
+        if route.rescued or route.pinned or len(view.revision_weights) == 1:
+            return
+        mine = view.group(route.revision, route.ask.model).candidates
+        if self._anyone(mine, "", now_s, route.tried) or not self._rescue(route, view, now_s):
+            return
+        if route.attempts == 0 and route.ask.call is not Call.INQUIRY:
+            route.accelerator = mine[0].worker.accelerator if mine else ""
+            self.series.of(_series_key(route, route.drawn)).count_attempt(Outcome.UNREACHABLE, 0.0)
+
+    def _rescue(self, route: Route, view: PoolView, now_s: float) -> bool:
+        """Move a canary's request to stable if that has a usable worker; a pinned one stays."""
+        if route.rescued or route.pinned:
+            return False
+        stable = rescuer(route.revision, view.revision_weights, view.guarded)
+        if stable is None:
+            return False
+        if not self._anyone(view.group(stable, route.ask.model).ready, "", now_s):
+            return False
+        route.revision = stable
+        route.tried.clear()  # of workers that may serve both revisions
+        return True
 
     def park(self, route: Route, wake: Wake) -> None:
         """Let a request wait in its queue; `wake` is called at most once, from within a call."""
@@ -194,6 +248,8 @@ class Dispatcher:
                 return refusals.poisoned()
         view = self.pools.get(route.pool_uid)
         if view is not None and may_retry(route, outcome, view.budget, now_s):
+            if is_last(route, outcome):
+                self._rescue(route, view, now_s)
             return Step.RETRY
         return refusals.exhausted(route, outcome)
 
@@ -214,7 +270,7 @@ class Dispatcher:
         view = self.pools[route.pool_uid]
         if route.started_s >= view.since_s:  # an older one was counted by a table that went away
             view.in_flight -= 1
-        series = self.series.of(_series_key(route))
+        series = self.series.of(_series_key(route, route.drawn))
         series.count_request(now_s - route.started_s, answered=route.last_outcome is Outcome.OK)
 
     def explain(self, route: Route, attempt: Attempt) -> str:
@@ -260,7 +316,9 @@ class Dispatcher:
             share=filters.share_of(self.instance, table.routers),
         )
 
-    def _route(self, ask: Ask, view: PoolView, revision: str, now_s: float) -> Route:
+    def _route(
+        self, ask: Ask, view: PoolView, revision: str, now_s: float, *, pinned: bool
+    ) -> Route:
         table, self._arrivals = view.table, self._arrivals + 1
         policy = table.policy
         timeout_s = min(policy.timeout_s, ask.timeout_s or policy.timeout_s)
@@ -271,7 +329,8 @@ class Dispatcher:
             namespace=table.pool.namespace,
             pool=table.pool.name,
             revision=revision,
-            pinned=bool(ask.version),
+            drawn=revision,
+            pinned=pinned,
             started_s=now_s,
             deadline_s=now_s + timeout_s,
             hold_until_s=now_s + min(timeout_s, MAX_HOLD_S),
@@ -311,6 +370,7 @@ class Dispatcher:
             revision=route.revision,
             accelerator=worker.accelerator,
             model=route.ask.model,
+            loaded_as=candidate.served.loaded_as or "",
             timeout_s=min(left_s, route.retry.per_try_timeout_s or left_s),
             started_s=now_s,
             pick=why,
@@ -355,22 +415,24 @@ class Dispatcher:
             self.down.answered(worker)
         if route.ask.call is Call.INQUIRY:
             return
-        latency = self._slots.setdefault((worker, attempt.model), Slot()).latency
+        latency = self._slots.setdefault((worker, attempt.revision, attempt.model), Slot()).latency
         view = self.pools.get(route.pool_uid)
         if outcome is Outcome.OK:
             latency.record(ending.latency_s, now_s)
         elif view is not None and outcome in FAILURES | {Outcome.MODEL_ERROR}:
-            latency.record_failure(view.group(route.revision, attempt.model).p95_s, now_s)
-        if not route.pinned:
-            self.series.of(_series_key(route)).count_attempt(outcome, ending.latency_s)
+            latency.record_failure(view.group(attempt.revision, attempt.model).p95_s, now_s)
+        if not (route.pinned or route.rescued):
+            self.series.of(_series_key(route, route.revision)).count_attempt(
+                outcome, ending.latency_s
+            )
 
 
-def _series_key(route: Route) -> SeriesKey:
+def _series_key(route: Route, revision: str) -> SeriesKey:
     return SeriesKey(
         uid=route.pool_uid,
         namespace=route.namespace,
         pool=route.pool,
-        revision=route.revision,
+        revision=revision,
         model=route.ask.model,
         accelerator=route.accelerator,
     )

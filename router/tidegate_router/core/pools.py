@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidegate_api.histogram import merge, quantile_s
+from tidegate_api.routerstate import LocalAbort
 from tidegate_api.routetable import RoutedWorker, RouteTableSpec, Served
-from tidegate_router.core import alias, ewma, filters, weights
+from tidegate_router.core import alias, canary, ewma, filters, weights
 from tidegate_router.core.canary import TicketDraw
 from tidegate_router.core.pick import Candidate, Tier
 from tidegate_router.core.request import Slot
@@ -19,7 +20,7 @@ from tidegate_router.core.series import SeriesBook
 
 REBUILD_S = 1.0
 Member = tuple[RoutedWorker, Served]
-Slots = dict[tuple[str, str], Slot]  # by (worker id, model)
+Slots = dict[tuple[str, str, str], Slot]  # by (worker id, revision, model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,12 @@ class Group:
     tiers: tuple[Tier, ...]
     p95_s: float
     decoupled: bool = False  # any number of answers per request
+
+    @property
+    def ready(self) -> tuple[Candidate, ...]:
+        """Every candidate that is published as ready, as long as there is one."""
+        kept = [tier for tier in self.tiers if tier.level < filters.NOT_READY]
+        return kept[-1].candidates if kept else ()
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -60,6 +67,9 @@ class PoolView:
     built_s: float | None = None  # None: rebuild before the next use
     in_flight: int = 0  # of requests planned since `since_s`
     since_s: float = -math.inf
+    revision_weights: dict[str, int] = field(default_factory=dict)  # percent, as drawn here
+    dropped: dict[str, LocalAbort] = field(default_factory=dict)  # by revision
+    guarded: frozenset[str] = frozenset()
 
     def join(self, table: RouteTableSpec, now_s: float, *, first: bool) -> None:
         """Take a new table; workers that get ready later than the first table start slowly."""
@@ -69,11 +79,37 @@ class PoolView:
             worker.id: known.get(worker.id, since_s) for worker in table.workers if worker.ready
         }
         self.table, self.built_s = table, None
+        self.guarded = frozenset(guard.revision for guard in table.guards)
+        self.dropped = {
+            revision: abort
+            for revision, abort in self.dropped.items()
+            if table.sequence == abort.sequence or self._still_tried(revision)
+        }
+        self._weigh()
 
-    @property
-    def revision_weights(self) -> dict[str, int]:
-        """Percent by revision."""
-        return {item.revision: item.weight for item in self.table.weights}
+    def drop(self, revision: str, message: str) -> LocalAbort:
+        """Take a canary's weight away until a newer table has none for it, or no guard."""
+        pool = self.table.pool
+        abort = LocalAbort(
+            namespace=pool.namespace,
+            pool=pool.name,
+            uid=pool.uid,
+            revision=revision,
+            sequence=self.table.sequence,
+            message=message,
+        )
+        self.dropped[revision] = abort
+        self._weigh()
+        return abort
+
+    def _still_tried(self, revision: str) -> bool:
+        """Whether the table goes on with a canary: the operator has not taken note of its drop."""
+        weighed = any(one.revision == revision and one.weight for one in self.table.weights)
+        return weighed and revision in self.guarded
+
+    def _weigh(self) -> None:
+        published = {item.revision: item.weight for item in self.table.weights}
+        self.revision_weights = canary.without(published, self.dropped)
 
     def servable(self, model: str, version: str) -> list[str]:
         """Return the revisions that have a worker for the model (and version, if one is given)."""
@@ -115,7 +151,7 @@ class PoolView:
                 worker=worker,
                 served=served,
                 limit=filters.limit_here(served, situation.share),
-                slot=slots.setdefault((worker.id, served.model), Slot()),
+                slot=slots.setdefault((worker.id, served.revision, served.model), Slot()),
                 weight=weights.effective(worker.score, trust, mean, now_s - joined_s),
                 median_s=medians_s[worker.accelerator],
             )
@@ -144,7 +180,7 @@ def _medians_s(members: Sequence[Member], slots: Slots) -> dict[str, float]:
     """Return the median latency per class; a class without samples takes that of all."""
     known: dict[str, list[float | None]] = {}
     for worker, served in members:
-        slot = slots.get((worker.id, served.model))
+        slot = slots.get((worker.id, served.revision, served.model))
         known.setdefault(worker.accelerator, []).append(slot.latency.value_s if slot else None)
     overall = ewma.median_s(value for values in known.values() for value in values)
     fallback_s = overall if overall is not None else ewma.UNKNOWN_S

@@ -6,6 +6,7 @@ from enum import StrEnum
 from tidegate_api.routetable import RetryPolicy
 from tidegate_router.core.ewma import PeakLatency
 from tidegate_router.core.faults import Outcome
+from tidegate_router.core.pins import Given
 from tidegate_router.core.refusal import Refusal
 
 Queue = tuple[str, str, str]  # pool UID, revision, model
@@ -26,7 +27,7 @@ class Ask:
     `pool` is "namespace/name" or empty; `version` empty means the one that is served.
     `timeout_s` is the client's own deadline from now (gRPC's; None over HTTP). `replayable`: the
     whole request is in memory and may be sent again. `body_hash` names a replayable body for the
-    poison rule; empty switches that off.
+    poison rule; empty switches that off. `given`: headers or metadata, for pins.
     """
 
     model: str
@@ -36,13 +37,16 @@ class Ask:
     timeout_s: float | None = None
     replayable: bool = True
     body_hash: str = ""
+    given: Given = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
 class Route:
     """One request on its way: created by `plan`, owned by its lane, changed by the dispatcher only.
 
-    Times are on the lane's monotonic clock, in seconds.
+    Times are on the lane's monotonic clock, in seconds. `pinned`: by a version or a pin, so no
+    analysis counts it. `revision` is another than `drawn` once the last attempt of a failed canary
+    request goes to stable.
     """
 
     ask: Ask
@@ -51,6 +55,7 @@ class Route:
     namespace: str
     pool: str
     revision: str
+    drawn: str
     pinned: bool
     started_s: float
     deadline_s: float
@@ -70,6 +75,11 @@ class Route:
     accelerator: str = ""  # class of the last attempt's worker
 
     @property
+    def rescued(self) -> bool:
+        """Whether another revision than the drawn one has it: what comes counts for neither."""
+        return self.revision != self.drawn
+
+    @property
     def queue(self) -> Queue:
         """The key of the queue that this request waits in."""
         return (self.pool_uid, self.revision, self.ask.model)
@@ -77,7 +87,7 @@ class Route:
 
 @dataclass(slots=True)
 class Slot:
-    """What this router knows of (worker, model); outlives the table that named it."""
+    """What this router knows of (worker, revision, model); outlives the table that named it."""
 
     in_flight: int = 0
     latency: PeakLatency = field(default_factory=PeakLatency)
@@ -106,10 +116,11 @@ class Pick:
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """One try at one worker; holds a slot of (worker, model) until `release`.
+    """One try at one worker; holds a slot of (worker, revision, model) until `release`.
 
-    `timeout_s`: the lane gives up after this long. `accelerator` is the worker's class. `slot` is
-    the dispatcher's; None for an inquiry and after the release.
+    `timeout_s`: the lane gives up after this long. `accelerator` is the worker's class.
+    `loaded_as`: the model's name in that Triton where it is another (`rename`). `slot` is the
+    dispatcher's; None for an inquiry and after the release.
     """
 
     number: int  # 1 for the first
@@ -125,6 +136,7 @@ class Attempt:
     timeout_s: float
     started_s: float
     pick: Pick
+    loaded_as: str = ""
     trial: bool = False  # the first request after the worker was down
     slot: Slot | None = None
 

@@ -95,3 +95,10 @@ def may_retry(route: Route, outcome: Outcome, budget: RetryBudget, now_s: float)
         return False
     route.paid_retries += 1
     return True
+
+
+def is_last(route: Route, outcome: Outcome) -> bool:
+    """Whether the retry that `may_retry` just granted for `outcome` is the last of its kind."""
+    if outcome in NEVER_RAN:
+        return route.free_retries >= FREE_RETRIES
+    return route.paid_retries >= route.retry.attempts

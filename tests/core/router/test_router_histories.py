@@ -82,7 +82,7 @@ class Traffic:
         dispatcher = self.one.dispatcher
         held = {}
         for _, attempt in self.running:
-            key = (attempt.worker_id, attempt.model)
+            key = (attempt.worker_id, attempt.revision, attempt.model)
             held[key] = held.get(key, 0) + 1
         for key, slot in dispatcher._slots.items():
             assert slot.in_flight == held.get(key, 0)

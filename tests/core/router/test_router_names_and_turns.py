@@ -102,8 +102,8 @@ class Waiters:
     def come(self, revision="r"):
         return Route(
             ask=Ask(model="m"), number=next(self.numbers), pool_uid="u", namespace="ns", pool="p",
-            revision=revision, pinned=False, started_s=0.0, deadline_s=9.0, hold_until_s=1.0,
-            retry=RetryPolicy(),
+            revision=revision, drawn=revision, pinned=False, started_s=0.0, deadline_s=9.0,
+            hold_until_s=1.0, retry=RetryPolicy(),
         )  # fmt: skip
 
     def park(self, route):

@@ -100,7 +100,8 @@ def a_route(*, attempts=2, call=Call.INFER, replayable=True, **fields):
     known = {"idempotent": True, "deadline_s": 10.0} | fields
     return Route(
         ask=Ask(model="m", call=call, replayable=replayable), number=1, pool_uid="u",
-        namespace="ns", pool="p", revision="r", pinned=False, started_s=0.0, hold_until_s=1.0,
+        namespace="ns", pool="p", revision="r", drawn="r", pinned=False, started_s=0.0,
+        hold_until_s=1.0,
         retry=RetryPolicy(attempts=attempts), **known,
     )  # fmt: skip
 

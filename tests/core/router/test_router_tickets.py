@@ -100,3 +100,48 @@ def test_what_no_analysis_counts_spends_no_ticket(harness, make_worker, make_tab
             one.plan(**other)
         drawn.append(one.plan().revision)
     assert drawn.count("canary") == 10
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 99), st.integers(1, 150)), min_size=1, max_size=40),
+    st.integers(0, 2**32),
+)
+def test_weights_that_change_in_mid_block_add_up_to_no_drift(phases, seed):
+    """What a block that was cut short left undone is made good: the sum stays within one block."""
+    draw, uniform = TicketDraw(), random.Random(seed).random
+    seen, due = 0, 0.0
+    for weight, requests in phases:
+        weights = {"stable": 100 - weight, "canary": weight}
+        for _ in range(requests):
+            seen += draw.draw(weights, weights, uniform) == "canary"
+            due += weight / 100
+            assert abs(seen - due) <= 50
+
+
+def test_the_draw_is_blind_to_what_asks_and_in_which_order(harness, make_worker, make_table):
+    workers = [make_worker("a", revision="stable"), make_worker("b", revision="canary")]
+
+    def drawn(requests):
+        one = harness(make_table(*workers, weights={"stable": 75, "canary": 25}), seed=11)
+        return [one.plan(**request).revision for request in requests]
+
+    plain = [{}] * 300
+    odd = [
+        {
+            "body_hash": str(n),
+            "replayable": bool(n % 2),
+            "call": Call.STREAM if n % 3 else Call.INFER,
+        }
+        for n in range(300)
+    ]
+    assert drawn(plain) == drawn(odd) == drawn(odd[::-1])
+
+
+@given(st.integers(0, 100), st.integers(1, 4), st.integers(0, 2**32))
+def test_several_routers_stray_by_25_each_at_most(weight, routers, seed):
+    chance = random.Random(seed)
+    draws = [TicketDraw() for _ in range(routers)]
+    weights, seen = {"stable": 100 - weight, "canary": weight}, 0
+    for number in range(1, 501):
+        seen += chance.choice(draws).draw(weights, weights, chance.random) == "canary"
+        assert abs(seen - weight * number / 100) <= 25 * routers
