@@ -273,7 +273,10 @@ class GrpcLane:
         trailers = (*_visible(answer.trailers), *self._marks(route, attempt, caller))
         if answer.error is not None:
             self._count(route, answer.error.code().name)
-            await context.abort(answer.error.code(), answer.error.details() or "", trailers)
+            details = answer.error.details() or ""
+            if attempt.loaded_as:
+                details = details.replace(attempt.loaded_as, attempt.model)
+            await context.abort(answer.error.code(), details, trailers)
         self._count(route, "OK")
         context.set_trailing_metadata(trailers)
         return answer.message

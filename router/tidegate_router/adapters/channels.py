@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 import grpc.aio
 
 from tidegate_router.core.faults import Outcome, judge_grpc
+from tidegate_router.core.rename import Renamed
 from tidegate_router.core.request import Attempt
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -39,7 +41,11 @@ class Channels:
         self, attempt: Attempt, method: str, message: bytes, metadata: Metadata
     ) -> grpc.aio.UnaryUnaryCall:
         """Start a unary call; await it for the answer's bytes."""
-        start = self._channel(attempt).unary_unary(method)
+        names = _names(attempt)
+        back = partial(names.grpc_answer, method) if names is not None else None
+        start = self._channel(attempt).unary_unary(method, response_deserializer=back)
+        if names is not None:
+            message = names.message(message)
         return start(message, timeout=attempt.timeout_s, metadata=metadata)
 
     def stream(
@@ -50,9 +56,8 @@ class Channels:
         metadata: Metadata,
     ) -> "WorkerStream":
         """Start a stream that sends `messages`. It has no time limit of its own."""
-        return WorkerStream(
-            self._channel(attempt).stream_stream(method)(metadata=metadata), messages
-        )
+        call = self._channel(attempt).stream_stream(method)(metadata=metadata)
+        return WorkerStream(call, messages, method, _names(attempt))
 
     async def close(self) -> None:
         """Close every channel."""
@@ -75,14 +80,20 @@ class Channels:
 class WorkerStream:
     """A stream to one worker: what it is sent, and what it answers."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall, messages: AsyncIterator[bytes]) -> None:
-        self._call = call
+    def __init__(
+        self,
+        call: grpc.aio.StreamStreamCall,
+        messages: AsyncIterator[bytes],
+        method: str,
+        names: Renamed | None,
+    ) -> None:
+        self._call, self._method, self._names = call, method, names
         self._sending = asyncio.create_task(self._send(messages))
 
     async def answers(self) -> AsyncIterator[bytes]:
         """Yield the worker's answers; AioRpcError if it ends with another status than OK."""
         while (message := await self._call.read()) is not grpc.aio.EOF:
-            yield message
+            yield self._names.grpc_answer(self._method, message) if self._names else message
 
     async def trailers(self) -> Metadata:
         """Return the worker's trailing metadata, once it has ended."""
@@ -98,7 +109,8 @@ class WorkerStream:
         try:
             await self._call.wait_for_connection()
             async for message in messages:
-                await self._raw.send_serialized_message(message)
+                sent = self._names.streamed(message) if self._names else message
+                await self._raw.send_serialized_message(sent)
             await self._call.done_writing()
         except (grpc.aio.InternalError, grpc.aio.AioRpcError):
             pass
@@ -111,6 +123,10 @@ class WorkerStream:
         while a message is on its way to it: a refusal that could be retried elsewhere is lost.
         """
         return self._call._cython_call  # noqa: SLF001  # see above
+
+
+def _names(attempt: Attempt) -> Renamed | None:
+    return Renamed(attempt.model, attempt.loaded_as) if attempt.loaded_as else None
 
 
 def judge(error: grpc.aio.AioRpcError) -> Outcome:

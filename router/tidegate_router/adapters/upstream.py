@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from tidegate_router.core.headers import Pairs
+from tidegate_router.core.rename import Renamed, RenamedStream
 from tidegate_router.core.request import Attempt
 from tidegate_router.lane import clock
 
@@ -107,7 +108,8 @@ class OpenAnswer:
         request: WorkerRequest,
         limits: aiohttp.ClientTimeout,
     ) -> None:
-        self._call = (session, attempt, request, limits)
+        self._names = Renamed(attempt.model, attempt.loaded_as) if attempt.loaded_as else None
+        self._call = (session, attempt, _renamed(request, self._names), limits)
         self._response: aiohttp.ClientResponse | None = None
         self.status = 0
         self.headers: Pairs = []
@@ -133,17 +135,28 @@ class OpenAnswer:
         return self
 
     async def read(self) -> bytes:
-        """Return the rest of the body."""
+        """Return the rest of the body, with the model's own name in it and in `headers`."""
         try:
-            return await self._opened.read()
+            body = await self._opened.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BrokenError(_kind(error)) from error
+        if self._names is not None:
+            self.headers, body = self._names.answer(self.status, self.headers, body)
+        return body
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes."""
+        """Yield the body as it comes, by whole lines where a name is put back into it."""
         try:
+            if self._names is None:
+                async for piece in self._opened.content.iter_any():
+                    yield piece
+                return
+            renamed = RenamedStream(self._names)
             async for piece in self._opened.content.iter_any():
-                yield piece
+                if lines := renamed.feed(piece):
+                    yield lines
+            if rest := renamed.end():
+                yield rest
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BrokenError(_kind(error)) from error
 
@@ -165,6 +178,14 @@ class OpenAnswer:
             self._response.release()
         else:
             self._response.close()
+
+
+def _renamed(request: WorkerRequest, names: Renamed | None) -> WorkerRequest:
+    """Return a request as a worker that loaded the model under another name understands it."""
+    if names is None:
+        return request
+    headers = names.request_headers(request.headers)
+    return WorkerRequest(request.method, names.target(request.target), headers, request.body)
 
 
 def _url(attempt: Attempt, target: str) -> URL:

@@ -79,11 +79,14 @@ class EndpointBook:
     def unlisted(self, pool: Pool, table: RouteTableSpec, now_s: float) -> list[RoutedWorker]:
         """Return workers that serve for 10 s without being in the table.
 
-        What they serve is what another worker of their revision serves; without one they are left
-        alone. They have no score, so they count as the mean.
+        What they serve is what that worker of their revision serves which serves least (a second
+        revision may not have reached all of them); without one they are left alone. They have no
+        score, so they count as the mean.
         """
         known = {worker.id for worker in table.workers}
-        peers = {worker.revision: worker for worker in table.workers}
+        peers: dict[str, RoutedWorker] = {}
+        for worker in sorted(table.workers, key=lambda one: len(one.serves), reverse=True):
+            peers[worker.revision] = worker  # the last: the one that serves least
         return [
             _stand_in(endpoint, peers[endpoint.revision])
             for uid, endpoint in self._pools.get(pool, {}).items()

@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as far as routing needs it: which model a message names. Pure.
+"""Protobuf's wire format, as far as routing needs it. Pure.
 
 Every request of inference.GRPCInferenceService that names a model has its name in field 1 and its
 version in field 2, both strings; ModelStreamInferResponse has its error's text in field 1. Fields
@@ -6,7 +6,7 @@ come in any order and the last value wins.
 https://protobuf.dev/programming-guides/encoding/
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 SCAN_BYTES = 64 * 1024  # the names must begin within this much
@@ -47,10 +47,62 @@ def stream_error(message: bytes) -> str:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a message: the value of a varint, else the bytes; `raw` is all of it."""
+
+    number: int
+    kind: int
+    varint: int
+    data: bytes
+    raw: bytes
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether it is length-delimited: a string, bytes, a message, packed numbers."""
+        return self.kind == _LENGTH
+
+
+def fields(message: bytes) -> Iterator[Field]:
+    """Yield every field of a message in its order; WireError for what is no protobuf."""
+    at, end = 0, len(message)
+    while at < end:
+        start = at
+        tag, at = _varint(message, at)
+        number, kind, value = tag >> 3, tag & 7, 0
+        if number == 0:
+            raise WireError("field number 0")
+        begin = at
+        if kind == _LENGTH:
+            size, begin = _varint(message, at)
+            at = begin + size
+        elif kind == _VARINT:
+            value, at = _varint(message, at)
+        else:
+            at = _skip(message, at, kind)
+        if at > end:
+            raise WireError("a field is longer than its message")
+        yield Field(number, kind, value, message[begin:at], message[start:at])
+
+
+def varints(data: bytes) -> list[int]:
+    """Return packed varints."""
+    found: list[int] = []
+    at = 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        found.append(value)
+    return found
+
+
+def bytes_field(number: int, data: bytes) -> bytes:
+    """Return one length-delimited field."""
+    return encode_varint(number << 3 | _LENGTH) + encode_varint(len(data)) + data
+
+
 def string_field(number: int, text: str) -> bytes:
     """Return one length-delimited field."""
-    data = text.encode()
-    return encode_varint(number << 3 | _LENGTH) + encode_varint(len(data)) + data
+    return bytes_field(number, text.encode())
 
 
 def bool_message(*, value: bool) -> bytes:

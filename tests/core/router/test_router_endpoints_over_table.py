@@ -2,7 +2,8 @@
 
 import pytest
 
-from tidegate_router.core.endpoints import Endpoint
+from tidegate_api.routetable import Served
+from tidegate_router.core.endpoints import GRACE_S, Endpoint, EndpointBook
 from tidegate_router.core.faults import Outcome
 
 
@@ -76,3 +77,15 @@ def test_an_unlisted_worker_that_does_not_serve_a_known_revision_is_left_alone(
     see(one, endpoint("a"), endpoint("new", **state))
     one.now_s += 20
     assert everyone(one) == {"a"}
+
+
+def test_an_unlisted_worker_is_trusted_with_what_each_of_its_peers_serves(make_worker, make_table):
+    """A second revision may not have reached every worker of the set."""
+    book = EndpointBook()
+    plain = make_worker("a")
+    second = Served(revision="r2", model="m", limit=4, loaded_as="m--r2")
+    both = make_worker("b", serves=[*plain.serves, second])
+    for table in (make_table(plain, both), make_table(both, plain)):
+        book.replace(("ns", "p"), [endpoint("a"), endpoint("b"), endpoint("new")], 0.0)
+        [found] = book.unlisted(("ns", "p"), table, GRACE_S + 1)
+        assert (found.id, found.serves) == ("new", plain.serves)

@@ -77,7 +77,8 @@ class Worker(grpc.GenericRpcHandler):
         self.arrived.set()
         try:
             if method == "ModelMetadata":
-                answer = service_pb2.ModelMetadataResponse(name="m", platform=self.name)
+                asked = service_pb2.ModelMetadataRequest.FromString(message).name
+                answer = service_pb2.ModelMetadataResponse(name=asked, platform=self.name)
                 return answer.SerializeToString()
             if method != "ModelInfer":
                 return b""
