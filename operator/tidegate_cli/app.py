@@ -5,31 +5,28 @@ import importlib.metadata
 import json
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from tidegate_api import names
 from tidegate_api.digest import folder_digest
-from tidegate_cli import client
+from tidegate_cli import client, offline, output, rollouts
 from tidegate_cli.client import Protocol, Server
 from tidegate_cli.core import show, tensors
 from tidegate_cli.errors import CommandError, InputError
 
 app = typer.Typer(
     name="tidegate",
-    help="Ask models that Tidegate serves, and look at its workers. Also `kubectl tidegate`.",
+    help="Roll out models, look at pools and workers, and ask them. Also `kubectl tidegate`.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-_PIPE_COLUMNS = 1000
+app.add_typer(rollouts.app)
+app.add_typer(offline.app)
 _PORTS = {Protocol.HTTP: names.PORT_ROUTER_HTTP, Protocol.GRPC: names.PORT_ROUTER_GRPC}
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
@@ -85,7 +82,7 @@ def infer(
         document = {"model": model, "outputs": [show.output_json(one) for one in outputs]}
         print(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    _print_table(show.OUTPUT_COLUMNS, [show.output_row(one) for one in outputs])
+    output.print_table(show.OUTPUT_COLUMNS, [show.output_row(one) for one in outputs])
     print(f"{took_ms:.1f} ms over {server.protocol} from {server.address}", file=sys.stderr)
 
 
@@ -102,7 +99,7 @@ def workers(
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    _print_table(show.WORKER_COLUMNS, show.worker_rows(found))
+    output.print_table(show.WORKER_COLUMNS, show.worker_rows(found))
 
 
 @app.command()
@@ -121,18 +118,6 @@ def digest(
 def version() -> None:
     """Print the version of this command."""
     print(f"tidegate {importlib.metadata.version('tidegate')}")
-
-
-def _print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print columns as kubectl does; a terminal folds what is too wide, a pipe gets all of it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name.upper(), overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
-    # Values are data, whatever brackets they hold: no markup.
-    Console(markup=False, highlight=False, width=width).print(table)
 
 
 def _server(
