@@ -272,6 +272,9 @@ class ModelRolloutStatus(ApiModel):
     progressed_at: Instant | None = Field(
         default=None, description="progressDeadline counts from here"
     )
+    ready_workers: int = Field(
+        default=0, ge=0, description="of the canary, else of stable: one more is progress"
+    )
     stable_revision: RevisionName | None = None
     canary_revision: RevisionName | None = None
     asked_revision: RevisionName | None = Field(

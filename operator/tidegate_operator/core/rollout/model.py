@@ -155,6 +155,7 @@ class Progress:
     step_since_s: float = 0.0  # when the present step began
     step_hash: str = ""
     progressed_s: float = 0.0  # last progress; progressDeadline counts from here
+    ready_workers: int = 0  # of the canary, else of stable: one more is progress
     stable: str | None = None
     canary: str | None = None  # also the target of promotion and undo
     asked: str | None = None
