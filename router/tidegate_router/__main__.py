@@ -64,7 +64,7 @@ async def _run(read: Settings) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_drain(read, lane, grpc))
-                group.create_task(_tick(routes))
+                group.create_task(_tick(routes, metrics))
                 for following in _follow(read, routes, reader):
                     group.create_task(following)
         except* _Stop:
@@ -104,9 +104,10 @@ async def _drain(read: Settings, lane: HttpLane, grpc: GrpcLane) -> None:
     raise _Stop
 
 
-async def _tick(routes: Routes) -> None:
+async def _tick(routes: Routes, metrics: telemetry.Telemetry) -> None:
     while True:
-        routes.tick()
+        for abort in routes.tick():
+            metrics.local_aborts.labels(abort.namespace, abort.pool, abort.revision).inc()
         await asyncio.sleep(1.0)
 
 

@@ -29,6 +29,8 @@ class Telemetry:
     sequence_resets: Gauge = field(init=False)
     workers: Gauge = field(init=False)
     synced: Gauge = field(init=False)
+    local_aborts: Counter = field(init=False)
+    mirrored: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
@@ -71,6 +73,14 @@ class Telemetry:
             "synced": Gauge(
                 "tidegate_router_synced", "1 after a fresh list, 0 on a snapshot.",
                 registry=self.registry,
+            ),
+            "local_aborts": Counter(
+                "tidegate_router_local_aborts", "Canaries dropped by a guard, without operator.",
+                ["namespace", "pool", "revision"], registry=self.registry,
+            ),
+            "mirrored": Counter(
+                "tidegate_router_mirrored", "Copies to a canary by what became of them.",
+                ["result"], registry=self.registry,
             ),
         }  # fmt: skip
         for name, metric in declare.items():

@@ -17,6 +17,7 @@ from tidegate_api.names import (
     ROUTES_LEASE,
     Kind,
 )
+from tidegate_api.routerstate import LocalAbort
 from tidegate_api.routetable import RouteTableSpec
 from tidegate_api.template import JsonObject
 from tidegate_router.adapters import snapshot
@@ -119,10 +120,17 @@ class Routes:
         self._applied(changed, fresh=False)
         self.ready = True
 
-    def tick(self) -> None:
-        """Once a second: accept what was refused long enough, drop what is gone."""
+    def tick(self) -> list[LocalAbort]:
+        """Once a second: accept what was refused long enough, drop what is gone.
+
+        Returns the canaries whose guard broke since the last call.
+        """
         self._applied(self.book.tick(clock()), fresh=True)
-        self.dispatcher.tick()
+        aborts = self.dispatcher.tick(clock())
+        for abort in aborts:
+            known = {"object": f"{abort.namespace}/{abort.pool}", "revision": abort.revision}
+            _log.error("the canary is dropped without the operator: %s", abort.message, extra=known)
+        return aborts
 
     def unsaved(self) -> list[RouteTableSpec] | None:
         """Return the tables if they changed since the last call."""

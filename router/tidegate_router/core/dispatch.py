@@ -33,13 +33,16 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from tidegate_api.names import DroppedReason
+from tidegate_api.routerstate import LocalAbort
 from tidegate_api.routetable import RouteTableSpec, Served
+from tidegate_api.verdict import guard_broken
 from tidegate_router.core import filters, lookup, pick, refusals
 from tidegate_router.core.canary import pick_by_weight, rescuer
 from tidegate_router.core.down import DownBook
 from tidegate_router.core.endpoints import Endpoint, EndpointBook, Pool
 from tidegate_router.core.faults import FAILURES, Outcome
-from tidegate_router.core.freshness import ProofOfLife, trust
+from tidegate_router.core.freshness import TRUSTED_S, ProofOfLife, trust
+from tidegate_router.core.guards import GuardBook
 from tidegate_router.core.holds import MAX_HOLD_S, HoldBook, Wake
 from tidegate_router.core.pick import Candidate, Uniform
 from tidegate_router.core.pins import pinned_revisions
@@ -79,6 +82,7 @@ class Dispatcher:
     holds: HoldBook = field(default_factory=HoldBook)
     poison: PoisonBook = field(default_factory=PoisonBook)
     series: SeriesBook = field(default_factory=SeriesBook)
+    guards: GuardBook = field(default_factory=GuardBook)
     _slots: Slots = field(default_factory=dict)
     _arrivals: int = 0
 
@@ -289,8 +293,8 @@ class Dispatcher:
             view.rebuild(self._situation(view.table, now_s), self._slots, self.series, now_s)
         return view
 
-    def tick(self) -> None:
-        """Once a second: drop the state of workers and pools that are gone."""
+    def tick(self, now_s: float) -> list[LocalAbort]:
+        """Once a second: forget what is gone; return the canaries that broke their guard now."""
         living = {worker.id for view in self.pools.values() for worker in view.table.workers}
         self.endpoints.forget_except(living)
         living |= self.endpoints.pods()
@@ -299,6 +303,24 @@ class Dispatcher:
         self._slots = {
             key: slot for key, slot in self._slots.items() if key[0] in living or slot.in_flight
         }
+        return self._drop_canaries(now_s)
+
+    def _drop_canaries(self, now_s: float) -> list[LocalAbort]:
+        """Judge each guard while the operator is silent; readings are taken all the time."""
+        aborts: list[LocalAbort] = []
+        silent = self.proof.silence_s(now_s) > TRUSTED_S
+        for uid, view in self.pools.items():
+            for guard in view.table.guards:
+                reading = self.series.reading(uid, guard.revision)
+                seen = self.guards.window((uid, guard.revision), guard, reading, now_s)
+                if not silent or view.revision_weights.get(guard.revision, 0) == 0:
+                    continue
+                if reason := guard_broken(guard, seen.ok, seen.failed, seen.latency):
+                    aborts.append(view.drop(guard.revision, reason))
+        self.guards.forget_except(
+            {(uid, revision) for uid, view in self.pools.items() for revision in view.guarded}
+        )
+        return aborts
 
     def _situation(self, table: RouteTableSpec, now_s: float) -> Situation:
         pool = (table.pool.namespace, table.pool.name)

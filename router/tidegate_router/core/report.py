@@ -32,6 +32,9 @@ def router_state(
             )
             for uid, view in dispatcher.pools.items()
         ],
+        local_aborts=[
+            abort for view in dispatcher.pools.values() for abort in view.dropped.values()
+        ],
     )
 
 
@@ -123,6 +126,7 @@ def preview(
         "pool": f"{owner.namespace}/{owner.name}",
         "model": model,
         "weights": view.revision_weights,
+        "localAborts": {revision: abort.message for revision, abort in view.dropped.items()},
         "picks": picks,
     }
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from tidegate_api.histogram import bucket_of
+from tidegate_api.histogram import bucket_of, merge
 from tidegate_api.routerstate import Attempts, SeriesState
 from tidegate_router.core.faults import Outcome
+from tidegate_router.core.guards import Reading
 
 _FIELD = {
     Outcome.OK: "ok",
@@ -16,6 +17,7 @@ _FIELD = {
     Outcome.TIMEOUT: "timeout",
     Outcome.CANCELLED: "cancelled",
 }
+_FAILED = ("model_error", "worker_fault", "timeout")
 _TIMED = frozenset({Outcome.OK, Outcome.MODEL_ERROR, Outcome.TIMEOUT})
 
 
@@ -67,10 +69,15 @@ class SeriesBook:
     """All series of this process."""
 
     _series: dict[SeriesKey, Series] = field(default_factory=dict)
+    _by_revision: dict[tuple[str, str], dict[SeriesKey, Series]] = field(default_factory=dict)
 
     def of(self, key: SeriesKey) -> Series:
         """Return a series, made on first use."""
-        return self._series.setdefault(key, Series())
+        known = self._series.get(key)
+        if known is None:
+            known = self._series[key] = Series()
+            self._by_revision.setdefault((key.uid, key.revision), {})[key] = known
+        return known
 
     def states(self) -> list[SeriesState]:
         """Return every series as /v1/state shows it."""
@@ -92,13 +99,24 @@ class SeriesBook:
 
     def latencies(self, uid: str, revision: str, model: str) -> list[dict[int, int]]:
         """Return the attempt histograms of one model of a revision, over all classes."""
-        wanted = (uid, revision, model)
         return [
             series.attempt_latency
-            for key, series in self._series.items()
-            if (key.uid, key.revision, key.model) == wanted
+            for key, series in self._by_revision.get((uid, revision), {}).items()
+            if key.model == model
         ]
+
+    def reading(self, uid: str, revision: str) -> Reading:
+        """Return the attempts of a revision so far, over all its models and classes."""
+        mine = self._by_revision.get((uid, revision), {}).values()
+        return Reading(
+            ok=sum(one.attempts.get("ok", 0) for one in mine),
+            failed=sum(one.attempts.get(name, 0) for one in mine for name in _FAILED),
+            latency=merge(one.attempt_latency for one in mine),
+        )
 
     def forget_except(self, uids: set[str]) -> None:
         """Drop the series of pools that are gone."""
         self._series = {key: one for key, one in self._series.items() if key.uid in uids}
+        self._by_revision = {
+            key: found for key, found in self._by_revision.items() if key[0] in uids
+        }

@@ -455,7 +455,7 @@ def test_the_state_of_what_is_gone_is_dropped(harness, make_worker, make_table):
     one.dispatcher.down.unreachable("a", one.now_s)
     one.tables.clear()
     one.dispatcher.apply({}, ["u1"], one.now_s)
-    one.dispatcher.tick()
+    one.dispatcher.tick(one.now_s)
     assert one.dispatcher.series.states() == []
     assert not one.dispatcher.down.is_down("a")
     assert one.plan().reason is DroppedReason.UNKNOWN_MODEL

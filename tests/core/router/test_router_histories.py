@@ -76,7 +76,7 @@ class Traffic:
         self.sequence += 1
         chosen = self.random.choice(self.tables)
         self.one.apply(chosen.model_copy(update={"sequence": self.sequence}))
-        self.one.dispatcher.tick()
+        self.one.dispatcher.tick(self.one.now_s)
 
     def check(self):
         dispatcher = self.one.dispatcher

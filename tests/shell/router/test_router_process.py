@@ -6,6 +6,8 @@ import json
 import pytest
 from aiohttp import web
 
+from tidegate_api.routetable import Guard
+
 
 @pytest.fixture
 async def worker(start_worker):
@@ -61,9 +63,9 @@ async def test_a_routes_file_that_comes_late_makes_the_router_ready(
     await process.until_ready()
 
 
-async def test_without_the_api_server_it_serves_its_snapshot_after_5_s(
-    start_process, routes_file, kit, worker, tmp_path
-):
+@pytest.fixture
+def api_away(kit, tmp_path):
+    """A kubeconfig whose API server does not answer."""
     kubeconfig = tmp_path / "kubeconfig"
     user, cluster = {"token": "t"}, {"server": f"http://127.0.0.1:{kit.free_port()}"}
     config = {
@@ -73,12 +75,50 @@ async def test_without_the_api_server_it_serves_its_snapshot_after_5_s(
         "users": [{"name": "u", "user": user}],
     }
     kubeconfig.write_text(json.dumps(config))
+    return kubeconfig
+
+
+async def test_without_the_api_server_it_serves_its_snapshot_after_5_s(
+    start_process, routes_file, kit, worker, api_away
+):
     snapshot = routes_file(kit.table(kit.routed(worker)))
-    process = await start_process(KUBECONFIG=kubeconfig, SNAPSHOT_FILE=snapshot)
+    process = await start_process(KUBECONFIG=api_away, SNAPSHOT_FILE=snapshot)
     await process.until_ready(503)
     await process.until_ready()
     assert (await process.infer())[0].status == 200
     assert (await process.state())["synced"] is False
+
+
+async def test_without_operator_and_api_server_a_router_drops_a_bad_canary_by_itself(
+    start_process, start_worker, routes_file, kit, worker, api_away
+):
+    canary = await start_worker("w2")
+    canary.answer = kit.answering(500, b'{"error":"the model failed"}')
+    table = kit.table(
+        kit.routed(worker, revision="old"),
+        kit.routed(canary, revision="new"),
+        weights={"old": 50, "new": 50},
+    )
+    guard = Guard(revision="new", min_requests=5, interval_s=10, min_success_rate=0.99)
+    snapshot = routes_file(table.model_copy(update={"guards": [guard]}))
+    process = await start_process(KUBECONFIG=api_away, SNAPSHOT_FILE=snapshot)
+    await process.until_ready()
+
+    async def dropped():
+        await process.infer()
+        return (await process.state()).get("localAborts")
+
+    [abort] = await kit.eventually(dropped)
+    assert (abort["pool"], abort["revision"], abort["sequence"]) == ("vision", "new", 1)
+    assert "success rate" in abort["message"]
+    answers = [(await process.infer())[0] for _ in range(30)]
+    assert {answer.headers["x-tidegate-revision"] for answer in answers} == {"old"}
+    _, metrics = await process.get("/metrics", admin=True)
+    counted = 'tidegate_router_local_aborts_total{namespace="ml",pool="vision",revision="new"} 1.0'
+    assert counted in metrics.decode()
+    _, picks = await process.get("/debug/pick?model=m", admin=True)
+    assert json.loads(picks)["localAborts"] == {"new": abort["message"]}
+    assert '"revision": "new"' in process.log()
 
 
 async def test_sigterm_drains_and_exits_with_0(start_process, routes_file, kit, worker):
