@@ -1,16 +1,25 @@
-"""The API server accepts and refuses the same pools as the rules' twins in Python."""
+"""The API server accepts and refuses the same objects as the rules' twins in Python."""
 
 import json
 
 import pytest
 
-from tidegate_e2e.poolcases import pool_cases
+from tidegate_e2e.poolcases import pool_cases, rollout_cases
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(60)]
 
 
 @pytest.mark.parametrize("case", pool_cases(), ids=lambda case: case.it)
 def test_pool(release, case):
+    judge(release, case)
+
+
+@pytest.mark.parametrize("case", rollout_cases(), ids=lambda case: case.it)
+def test_rollout(release, case):
+    judge(release, case)
+
+
+def judge(release, case):
     result = release.kubectl(
         "create", "--dry-run=server", "-f", "-", stdin=json.dumps(case.document), check=False
     )

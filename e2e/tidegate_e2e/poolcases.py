@@ -1,4 +1,4 @@
-"""The table of accepted and refused pools (tests/contract/pool-cases.yaml)."""
+"""The tables of accepted and refused objects (tests/contract/{pool,rollout}-cases.yaml)."""
 
 import copy
 from collections.abc import Mapping
@@ -8,23 +8,32 @@ from typing import cast
 
 import yaml
 
-TABLE = Path(__file__).resolve().parents[2] / "tests" / "contract" / "pool-cases.yaml"
+TABLES = Path(__file__).resolve().parents[2] / "tests" / "contract"
 
 
 @dataclass(frozen=True, slots=True)
-class PoolCase:
-    """A pool and what its refusal must say; None: it is accepted."""
+class Case:
+    """An object and what its refusal must say; None: it is accepted."""
 
     it: str
     document: Mapping[str, object]
     refused: str | None
 
 
-def pool_cases() -> list[PoolCase]:
-    """Return every case of the table."""
-    table = yaml.safe_load(TABLE.read_text("utf-8"))
+def pool_cases() -> list[Case]:
+    """Return every case of an InferencePool."""
+    return _cases(TABLES / "pool-cases.yaml")
+
+
+def rollout_cases() -> list[Case]:
+    """Return every case of a ModelRollout."""
+    return _cases(TABLES / "rollout-cases.yaml")
+
+
+def _cases(path: Path) -> list[Case]:
+    table = yaml.safe_load(path.read_text("utf-8"))
     return [
-        PoolCase(case["it"], _changed(table["base"], case["set"]), case.get("refused"))
+        Case(case["it"], _changed(table["base"], case["set"]), case.get("refused"))
         for case in table["cases"]
     ]
 
