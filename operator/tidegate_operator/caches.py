@@ -12,6 +12,7 @@ from tidegate_operator.core.reading import text
 
 POOLS = Resource(API_VERSION, Kind.INFERENCE_POOL, PLURALS[Kind.INFERENCE_POOL])
 TABLES = Resource(API_VERSION, Kind.ROUTE_TABLE, PLURALS[Kind.ROUTE_TABLE])
+ROLLOUTS = Resource(API_VERSION, Kind.MODEL_ROLLOUT, PLURALS[Kind.MODEL_ROLLOUT])
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
 REVISIONS = Resource("apps/v1", "ControllerRevision", "controllerrevisions")
 PODS = Resource("v1", "Pod", "pods")
@@ -58,7 +59,7 @@ class Caches:
         self.autoscaler_changes = 0
         scopes = namespaces or ("",)
         self._by_kind: dict[str, list[ObjectCache]] = {}
-        for resource in (POOLS, TABLES, AUTOSCALERS, *_LABELLED):
+        for resource in (POOLS, ROLLOUTS, TABLES, AUTOSCALERS, *_LABELLED):
             labels = LABEL_POOL if resource in _LABELLED else ""
             self._by_kind[resource.kind] = [
                 ObjectCache(client, Selection(resource, scope, labels), self._changed)
@@ -87,6 +88,27 @@ class Caches:
         caches = self._by_kind[kind]
         return [item for cache in caches for item in cache.of_pool(key.namespace, key.name)]
 
+    def rollouts_of(self, key: PoolKey) -> list[JsonObject]:
+        """Return the ModelRollouts that name a pool, whether it exists or not."""
+        return [
+            item
+            for item in self.every(ROLLOUTS.kind)
+            if text(item, "metadata", "namespace") == key.namespace
+            and text(item, "spec", "poolRef", "name") == key.name
+        ]
+
+    def pool_keys(self) -> set[PoolKey]:
+        """Return every pool that exists or that a ModelRollout names."""
+        pools = {
+            PoolKey(text(item, "metadata", "namespace"), text(item, "metadata", "name"))
+            for item in self.every(POOLS.kind)
+        }
+        named = {
+            PoolKey(text(item, "metadata", "namespace"), text(item, "spec", "poolRef", "name"))
+            for item in self.every(ROLLOUTS.kind)
+        }
+        return pools | named
+
     def every(self, kind: str) -> Iterator[JsonObject]:
         """Yield all objects of a kind."""
         for cache in self._by_kind[kind]:
@@ -107,6 +129,8 @@ class Caches:
         if text(item, "kind") == POOLS.kind:
             self._count_pool(PoolKey(namespace, name))
             self._wake(PoolKey(namespace, name))
+        elif text(item, "kind") == ROLLOUTS.kind:
+            self._wake(PoolKey(namespace, text(item, "spec", "poolRef", "name")))
         elif text(item, "kind") == AUTOSCALERS.kind:
             self.autoscaler_changes += 1  # the next tick looks at it
         elif text(item, "kind") == TABLES.kind:

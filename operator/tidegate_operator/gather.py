@@ -9,21 +9,25 @@ from pydantic import ValidationError
 from tidegate_api.meta import ObjectMeta
 from tidegate_api.names import HEADER_DRAIN_ACK, PORT_ROUTER_ADMIN, PORT_WORKER_AGENT
 from tidegate_api.pool import InferencePool
+from tidegate_api.rollout import ModelRolloutStatus
 from tidegate_api.routerstate import RouterState
 from tidegate_api.routetable import PoolIdentity, RouteTableSpec, assemble
 from tidegate_api.state import WorkerState
 from tidegate_api.template import JsonObject
+from tidegate_api.validation import InvalidRolloutError, parse_rollout
 from tidegate_operator import caches as kinds
 from tidegate_operator.adapters.scrape import Reading, Scraper, Target
 from tidegate_operator.caches import Caches, PoolKey
 from tidegate_operator.core.observation import (
     ObservedAutoscaler,
     ObservedPod,
+    ObservedRollout,
     OperatorSettings,
     OtherPool,
     Owned,
     PoolObservation,
     PublishedTable,
+    QueryResult,
     RefusedWrite,
     RouterMember,
     Scrape,
@@ -81,6 +85,7 @@ class Gatherer:
         self._tables: dict[str, tuple[_Versions, PublishedTable | None]] = {}  # by pool UID
         self._others: tuple[int, tuple[OtherPool, ...]] = (-1, ())
         self._autoscalers: tuple[int, dict[str, list[ObservedAutoscaler]]] = (-1, {})
+        self.queries: dict[str, QueryResult] = {}  # by PromQL, see adapters.prometheus
         self.acknowledged: dict[str, frozenset[str]] = {}  # pool uid -> pod UIDs let go
         self.workers: Scraper[WorkerState] | None = None
         self.routers: Scraper[RouterState] | None = None
@@ -133,7 +138,13 @@ class Gatherer:
             autoscalers=tuple(self._autoscalers_in(key.namespace)),
             other_pools=self._other_pools(pool.metadata.uid),
             refused=tuple(refused),
+            rollouts=self.rollouts(key),
+            queries=dict(self.queries),
         )
+
+    def rollouts(self, key: PoolKey) -> tuple[ObservedRollout, ...]:
+        """Return the ModelRollouts that name a pool."""
+        return tuple(map(_rollout, self._caches.rollouts_of(key)))
 
     def _scrapes(self, pods: Sequence[ObservedPod]) -> dict[str, Scrape]:
         readings = self.workers.readings if self.workers else {}
@@ -212,6 +223,22 @@ class Gatherer:
 def metadata(document: JsonObject) -> ObjectMeta:
     """Return an object's metadata, for objects whose spec may be invalid."""
     return ObjectMeta.model_validate(mapping(document, "metadata"))
+
+
+def _rollout(item: JsonObject) -> ObservedRollout:
+    meta = metadata(item)
+    try:
+        status = ModelRolloutStatus.model_validate(mapping(item, "status"))
+    except ValidationError:
+        status = ModelRolloutStatus()
+    template = mapping(item, "spec", "template")
+    try:
+        rollout = parse_rollout(item)
+    except InvalidRolloutError as error:
+        return ObservedRollout(
+            meta=meta, rollout=None, template=template, status=status, problem=str(error)
+        )
+    return ObservedRollout(meta=meta, rollout=rollout, template=template, status=status)
 
 
 def _other_pool(item: JsonObject) -> OtherPool:

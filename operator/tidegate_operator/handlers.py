@@ -30,6 +30,11 @@ async def run(
     async def wake(namespace: str | None, name: str | None, **_: object) -> None:
         queue.add(PoolKey(namespace or "", name or ""))
 
+    @kopf.on.event(GROUP, VERSION, PLURALS[Kind.MODEL_ROLLOUT], registry=registry)
+    async def wake_pool(namespace: str | None, spec: kopf.Spec, **_: object) -> None:
+        pool = spec.get("poolRef") or {}
+        queue.add(PoolKey(namespace or "", str(pool.get("name") or "")))
+
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True  # nothing but our kind: no right to list kinds is needed

@@ -15,12 +15,19 @@ from tidegate_operator.adapters.client import ApiError, ConflictError
 from tidegate_operator.caches import Caches, PoolKey
 from tidegate_operator.core.budget import bucket, may_write_gauges, must_write
 from tidegate_operator.core.decide import decide
-from tidegate_operator.core.decision import Decision, Event, TableChange, TablePlan, WorkerScore
+from tidegate_operator.core.decision import (
+    Decision,
+    Event,
+    TableChange,
+    TablePlan,
+    WorkerScore,
+)
 from tidegate_operator.core.memory import PoolMemory
 from tidegate_operator.core.observation import OperatorSettings
 from tidegate_operator.core.reading import text
 from tidegate_operator.core.status import invalid_spec_status
 from tidegate_operator.gather import Gatherer, metadata
+from tidegate_operator.rollouts import RolloutReporter
 from tidegate_operator.telemetry import Telemetry
 from tidegate_operator.workqueue import WorkQueue
 from tidegate_operator.writer import NotLeadingError, Writer
@@ -59,6 +66,7 @@ class Reconciler:
         self._writer = writer
         self._settings = settings
         self._telemetry = telemetry
+        self._reporter = RolloutReporter(caches, writer, telemetry)
         self._bucket = bucket(score_writes_per_second, time.monotonic())
         self._pending: dict[PoolKey, float] = {}  # score changes that wait, since when
         self.records: dict[PoolKey, PoolRecord] = {}
@@ -78,6 +86,7 @@ class Reconciler:
         self._telemetry.queue_depth.set(len(self.queue))
         if document is None:
             self._forget(key)
+            await self._reporter.without_pool(key, self._gatherer.rollouts(key))
             return
         record = self.records.setdefault(key, PoolRecord())
         try:
@@ -130,10 +139,15 @@ class Reconciler:
             if decision.status is not None:
                 await self._write_status(key, document, pool.status, decision.status, record)
         for event in decision.events:
-            await self._writer.emit(key, document, event)
+            await self._writer.emit(document, event)
+        await self._reporter.report(key, decision.rollouts)
+        if decision.last is not None:
+            await self._writer.apply(key, pool.metadata.uid, decision.last)
 
     async def _carry_out(self, key: PoolKey, uid: str, decision: Decision) -> None:
-        """Table first: routers must know before workers go."""
+        """Table first: routers must know before workers go. Before it only the mark of an abort."""
+        if decision.first is not None:
+            await self._writer.apply(key, uid, decision.first)
         if decision.table is not None:
             await self._write_table(key, uid, decision.table)
         else:
@@ -194,7 +208,7 @@ class Reconciler:
         )
         await self._write_status(key, document, before, after, record)
         event = Event(EventReason.POOL_NOT_READY, str(error), warning=True)
-        await self._writer.emit(key, document, event)
+        await self._writer.emit(document, event)
 
     def _failed(self, key: PoolKey, record: PoolRecord, error: ApiError) -> float:
         record.failures += 1
@@ -233,8 +247,7 @@ class Reconciler:
         A pool that failed has a timer of its own and is not asked for before.
         """
         while True:
-            for item in self._caches.every(kinds.POOLS.kind):
-                key = PoolKey(text(item, "metadata", "namespace"), text(item, "metadata", "name"))
+            for key in self._caches.pool_keys():
                 if not self.queue.armed(key):
                     self.queue.add(key)
             await asyncio.sleep(interval_s)

@@ -24,6 +24,9 @@ class Telemetry:
     table_writes: Counter = field(init=False)
     watch_age: Gauge = field(init=False)
     pool_cost: Gauge = field(init=False)
+    rollout_phase: Gauge = field(init=False)
+    rollout_weight: Gauge = field(init=False)
+    rollout_windows: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
@@ -67,6 +70,19 @@ class Telemetry:
             "pool_cost": Gauge(
                 "tidegate_operator_pool_cost_per_hour", "Cost of a pool's workers.",
                 ["namespace", "pool", "class"], registry=self.registry,
+            ),
+            "rollout_phase": Gauge(
+                "tidegate_operator_rollout_phase", "1 for the phase that a ModelRollout is in.",
+                ["namespace", "rollout", "phase"], registry=self.registry,
+            ),
+            "rollout_weight": Gauge(
+                "tidegate_operator_rollout_weight_percent",
+                "Percent of requests that every router gives the canary.",
+                ["namespace", "rollout"], registry=self.registry,
+            ),
+            "rollout_windows": Counter(
+                "tidegate_operator_rollout_windows", "Ended analysis windows by verdict.",
+                ["namespace", "rollout", "verdict"], registry=self.registry,
             ),
         }  # fmt: skip
         for name, metric in declare.items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tidegate_api.names import FIELD_MANAGER
 from tidegate_api.pool import InferencePoolStatus
+from tidegate_api.rollout import ModelRolloutStatus
 from tidegate_api.template import JsonObject
 from tidegate_operator import caches as kinds
 from tidegate_operator.adapters.client import (
@@ -26,6 +27,7 @@ from tidegate_operator.caches import RESOURCES, Caches, PoolKey
 from tidegate_operator.core.decision import Deletion, Event, Manifest, TablePlan
 from tidegate_operator.core.observation import Owned, RefusedWrite
 from tidegate_operator.core.reading import mapping, read_owned, records, text, texts
+from tidegate_operator.core.rollout.model import Note
 
 _log = logging.getLogger(__name__)
 _APPLY = {"fieldManager": FIELD_MANAGER, "force": "true"}
@@ -226,8 +228,22 @@ class Writer:
         answer = await self._request("PUT", path, body=body)
         self._caches.learn({"kind": kinds.POOLS.kind, **answer})
 
-    async def emit(self, key: PoolKey, document: JsonObject, event: Event) -> None:
-        """Create an Event on the pool, once in ten minutes for the same words; best effort."""
+    async def write_rollout_status(
+        self, document: JsonObject, status: ModelRolloutStatus
+    ) -> JsonObject:
+        """Replace a ModelRollout's status; ConflictError if it changed meanwhile."""
+        namespace, name = (
+            text(document, "metadata", "namespace"),
+            text(document, "metadata", "name"),
+        )
+        path = kinds.ROLLOUTS.path(namespace, name, "status")
+        body = {**document, "status": status.to_wire()}
+        answer = {"kind": kinds.ROLLOUTS.kind, **await self._request("PUT", path, body=body)}
+        self._caches.learn(answer)
+        return answer
+
+    async def emit(self, document: JsonObject, event: Event | Note) -> None:
+        """Create an Event on an object, once in ten minutes for the same words; best effort."""
         said, now_s = self.written(text(document, "metadata", "uid")).events, time.monotonic()
         words = (event.reason.value, event.message)
         if now_s - said.get(words, -_EVENT_SILENCE_S) < _EVENT_SILENCE_S:
@@ -236,10 +252,12 @@ class Writer:
             del said[old]
         said[words] = now_s
         try:
-            body = _event_body(key, document, event)
-            await self._request("POST", kinds.EVENTS.path(key.namespace), body=body)
+            body = _event_body(document, event)
+            namespace = text(document, "metadata", "namespace")
+            await self._request("POST", kinds.EVENTS.path(namespace), body=body)
         except ApiError as error:
-            _log.warning("event %s: %s", event.reason, error, extra={"object": str(key)})
+            name = text(document, "metadata", "name")
+            _log.warning("event %s: %s", event.reason, error, extra={"object": name})
 
     async def _request(
         self,
@@ -277,18 +295,19 @@ def _token(item: JsonObject) -> str:
     return json.dumps(parts)
 
 
-def _event_body(key: PoolKey, document: JsonObject, event: Event) -> JsonObject:
+def _event_body(document: JsonObject, event: Event | Note) -> JsonObject:
     uid, now = text(document, "metadata", "uid"), micro_time()
+    name = text(document, "metadata", "name")
     seed = f"{uid}{event.reason}{event.message}{now}"
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{key.name}.{hashlib.sha256(seed.encode()).hexdigest()[:16]}"},
+        "metadata": {"name": f"{name}.{hashlib.sha256(seed.encode()).hexdigest()[:16]}"},
         "involvedObject": {
             "apiVersion": kinds.POOLS.api_version,
-            "kind": kinds.POOLS.kind,
-            "namespace": key.namespace,
-            "name": key.name,
+            "kind": text(document, "kind") or kinds.POOLS.kind,
+            "namespace": text(document, "metadata", "namespace"),
+            "name": name,
             "uid": uid,
             "resourceVersion": text(document, "metadata", "resourceVersion"),
         },

@@ -110,7 +110,11 @@ def test_a_wrong_value_is_refused(run_helm, setting, complaint):
 def test_each_crd_is_rendered_exactly_once(defaults):
     found = sorted(entry["metadata"]["name"] for entry in of_kind(defaults, *CLUSTER_WIDE))
     crds = [name for name in found if name.endswith(f".{names.GROUP}")]
-    assert crds == ["inferencepools.tidegate.dev", "routetables.tidegate.dev"]
+    assert crds == [
+        "inferencepools.tidegate.dev",
+        "modelrollouts.tidegate.dev",
+        "routetables.tidegate.dev",
+    ]
 
 
 def test_the_rendered_crd_is_the_committed_one_and_outlives_the_release(defaults):
@@ -178,7 +182,7 @@ def test_only_people_may_write_pools(objects):
         if any("aggregate-to-edit" in label for label in labels):
             continue
         for rule in entry["rules"]:
-            if {"inferencepools", "inferencepools/scale"} & set(rule["resources"]):
+            if {"inferencepools", "inferencepools/scale", "modelrollouts"} & set(rule["resources"]):
                 assert set(rule["verbs"]) <= {"get", "list", "watch"}, rule
 
 

@@ -35,7 +35,8 @@ def test_a_stale_file_is_named(files, tmp_path):
 
 
 def test_each_crd_for_kubectl_is_the_one_that_helm_installs(files):
-    for path in ("tidegate.dev_inferencepools.yaml", "tidegate.dev_routetables.yaml"):
+    for kind in ("inferencepools", "modelrollouts", "routetables"):
+        path = f"tidegate.dev_{kind}.yaml"
         assert files[f"crds/{path}"] == files[f"charts/crds/templates/{path}"]
 
 

@@ -9,6 +9,13 @@
 - apiGroups: [tidegate.dev]
   resources: [inferencepools/status]
   verbs: [update]
+# Rollouts are read, never written; their status is where a new operator goes on from.
+- apiGroups: [tidegate.dev]
+  resources: [modelrollouts]
+  verbs: [get, list, watch]
+- apiGroups: [tidegate.dev]
+  resources: [modelrollouts/status]
+  verbs: [update]
 # What routers read, written by plain update with resourceVersion.
 - apiGroups: [tidegate.dev]
   resources: [routetables]

@@ -8,7 +8,7 @@ from tidegate_operator.core.decision import Deletion, Manifest
 from tidegate_operator.core.drains import DrainPlan, removable
 from tidegate_operator.core.identity import models_object_name
 from tidegate_operator.core.observation import ObservedRevision, Owned, PoolObservation
-from tidegate_operator.core.revisions import RevisionPlan, outdated_revisions
+from tidegate_operator.core.revisions import KeptRevision, RevisionPlan, outdated_revisions
 from tidegate_operator.core.serving import Course
 from tidegate_operator.core.targets import Target
 
@@ -46,10 +46,14 @@ def _pool_objects(observation: PoolObservation) -> Iterable[Manifest]:
 
 
 def _revision_record(pool: InferencePool, plan: RevisionPlan) -> Iterable[Manifest]:
-    if plan.desired is not None:
-        record = plan.desired.record
-        kept = record.data if record else plan.desired.stored.to_wire()
-        yield objects.pool_revision(pool, plan.desired.name, kept, plan.desired.number)
+    for item in plan.recorded:
+        yield record_manifest(pool, item, aborted=item.name in plan.marked)
+
+
+def record_manifest(pool: InferencePool, item: KeptRevision, *, aborted: bool) -> Manifest:
+    """Return a revision's record as it is, or as it begins; only its mark may change."""
+    kept = item.record.data if item.record else item.stored.to_wire()
+    return objects.pool_revision(pool, item.name, kept, item.number, aborted=aborted)
 
 
 def _set_objects(
@@ -57,8 +61,8 @@ def _set_objects(
 ) -> Iterable[Manifest]:
     item = target.workers
     numbers = {kept.name: kept.number for kept in plan.kept}
-    if plan.desired is not None:
-        numbers.setdefault(plan.desired.name, plan.desired.number)
+    for revision in plan.recorded:
+        numbers.setdefault(revision.name, revision.number)
     number = item.record.number if item.record else numbers.get(item.revision, 1)
     kept = item.record.data if item.record else item.stored.to_wire()
     yield objects.set_revision(pool, item.name, item.stored, kept, number)
@@ -77,7 +81,8 @@ def unwanted_objects(
     gone = [target for target in targets if removable(target.workers, target)]
     in_use = {t.workers.revision for t in targets if t not in gone}
     in_use |= {name for name in (plan.asked, course.serving) if name}
-    in_use |= {plan.desired.name} if plan.desired else set()
+    in_use |= {item.name for item in plan.recorded}
+    in_use |= course.weights.keys()
     limit = observation.pool.spec.revision_history_limit
     return (
         *(deletion for target in gone for deletion in _set_deletions(observation, target)),

@@ -240,6 +240,18 @@ def name_taken(facts: Facts) -> Verdict | None:
     return Verdict("True", Reason.OLDER_POOL_OWNS_NAME, text)
 
 
+def template_overridden(facts: Facts) -> Verdict | None:
+    """Present when a deleted ModelRollout's revision stays in the template's place."""
+    record = facts.binding.record
+    if facts.binding.charge != "Override" or record is None:
+        return None
+    text = (
+        f"modelrollouts.tidegate.dev {record.name} was deleted: revision {facts.desired} stays "
+        "until spec.template changes or another rollout names this pool"
+    )
+    return Verdict("True", Reason.ROLLOUT_DELETED, text)
+
+
 CONDITIONS: Mapping[ConditionType, Callable[[Facts], Verdict | None]] = {
     ConditionType.READY: ready,
     ConditionType.RECONCILING: reconciling,
@@ -251,6 +263,7 @@ CONDITIONS: Mapping[ConditionType, Callable[[Facts], Verdict | None]] = {
     ConditionType.SCALING_ACTIVE: scaling_active,
     ConditionType.SCALING_LIMITED: scaling_limited,
     ConditionType.NAME_TAKEN: name_taken,
+    ConditionType.TEMPLATE_OVERRIDDEN: template_overridden,
 }
 
 

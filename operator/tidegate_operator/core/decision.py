@@ -6,9 +6,11 @@ from enum import StrEnum
 
 from tidegate_api.names import EventReason
 from tidegate_api.pool import InferencePoolStatus
+from tidegate_api.rollout import ModelRolloutStatus
 from tidegate_api.routetable import RouteTableSpec
 from tidegate_api.template import JsonObject
 from tidegate_operator.core.memory import PoolMemory
+from tidegate_operator.core.rollout.model import Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,16 @@ class WorkerScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutDecision:
+    """What to say of one ModelRollout."""
+
+    name: str
+    uid: str
+    status: ModelRolloutStatus
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The outcome. Every field may be empty; `status` None leaves the status alone.
 
@@ -82,6 +94,7 @@ class Decision:
     """
 
     memory: PoolMemory
+    first: Manifest | None = None  # before everything else: a revision is marked as aborted
     table: TablePlan | None = None
     deletion_costs: Mapping[str, int] = field(default_factory=dict)
     applies: tuple[Manifest, ...] = ()
@@ -91,4 +104,6 @@ class Decision:
     drain_acks: frozenset[str] = frozenset()
     scores: tuple[WorkerScore, ...] = ()
     costs_per_hour: Mapping[str, float] = field(default_factory=dict)  # by class
+    rollouts: tuple[RolloutDecision, ...] = ()
+    last: Manifest | None = None  # after everything else: that mark goes
     recheck_after_s: float = 1.0

@@ -22,17 +22,18 @@ _ON_THE_WAY = frozenset(
 
 def revision_created(facts: Facts) -> Iterable[Event]:
     """The template says something that no kept revision says."""
-    if facts.plan.is_new:
-        yield Event(EventReason.REVISION_CREATED, f"revision {facts.desired}")
+    for item in facts.plan.fresh:
+        yield Event(EventReason.REVISION_CREATED, f"revision {item.name}")
 
 
 def sources_unverified(facts: Facts) -> Iterable[Event]:
     """A fetched source without sha256, once per revision: its content may change unseen."""
-    template = parse_template(facts.plan.desired) if facts.plan.is_new else None
-    for model in template.models if template else []:
-        if _is_unverified(model):
-            text = f"revision {facts.desired}: model {model.name} has no source.sha256"
-            yield Event(EventReason.SOURCE_UNVERIFIED, text, warning=True)
+    for item in facts.plan.fresh:
+        template = parse_template(item)
+        for model in template.models if template else []:
+            if _is_unverified(model):
+                text = f"revision {item.name}: model {model.name} has no source.sha256"
+                yield Event(EventReason.SOURCE_UNVERIFIED, text, warning=True)
 
 
 def _is_unverified(model: Model) -> bool:
@@ -58,7 +59,9 @@ def sets_scaled(facts: Facts) -> Iterable[Event]:
 
 
 def weight_moved(facts: Facts) -> Iterable[Event]:
-    """The requests go to another revision."""
+    """The requests go to another revision; a rollout tells its own weights."""
+    if facts.plan.steered:
+        return
     if facts.course.moved:
         text = f"revision {facts.course.serving} gets 100 % of the requests"
         yield Event(EventReason.TRAFFIC_WEIGHT_UPDATED, text)

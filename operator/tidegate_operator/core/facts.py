@@ -3,27 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tidegate_api.names import Reason
 from tidegate_api.routetable import PoolIdentity
 from tidegate_operator.core.acknowledge import Acknowledgement
 from tidegate_operator.core.allotment import Allotment
 from tidegate_operator.core.drains import DrainPlan
 from tidegate_operator.core.observation import (
-    ObservedPod,
     OtherPool,
     Owned,
     PoolObservation,
-    Scrape,
 )
-from tidegate_operator.core.podfailure import Failure, Patient, diagnose
+from tidegate_operator.core.podfailure import Failure
 from tidegate_operator.core.revisions import RevisionPlan
+from tidegate_operator.core.rollout.binding import Binding
+from tidegate_operator.core.rollout.drive import Driven
 from tidegate_operator.core.serving import Course
 from tidegate_operator.core.table import pool_identity
 from tidegate_operator.core.targets import Target
 from tidegate_operator.core.windows import Traffic
-from tidegate_operator.core.workersets import ENDED_PHASES, WorkerSet
-
-_NO_SCRAPE = Scrape()
+from tidegate_operator.core.workersets import WorkerSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +28,7 @@ class Facts:
     """One decision's outcome, ready to be described."""
 
     observation: PoolObservation
+    binding: Binding
     plan: RevisionPlan
     allotment: Allotment
     sets: Sequence[WorkerSet]
@@ -40,6 +38,7 @@ class Facts:
     acknowledgement: Acknowledgement
     traffic: Traffic
     missing: int  # Ready workers that the desired sets lack
+    driven: Driven | None  # a bound rollout's decision
     failures: Sequence[Failure]  # of the desired sets' pods, worst first
     conflicts: Sequence[Owned]  # objects with our names that are not ours
 
@@ -83,38 +82,6 @@ class Facts:
     def serving_ready(self) -> int:
         """Ready workers of the revision that gets the requests."""
         return sum(item.ready for item in self.sets if item.revision == self.course.serving)
-
-
-def find_failures(observation: PoolObservation, sets: Sequence[WorkerSet]) -> tuple[Failure, ...]:
-    """Return what is wrong with the desired sets: refused pods first, then by pod name."""
-    refused = [
-        Failure(Reason.WRITE_REFUSED, item.deployment.replica_failure, item.name)
-        for item in sets
-        if item.desired and item.deployment is not None and item.deployment.replica_failure
-    ]
-    classes = {item.name: item for item in observation.pool.spec.accelerators}
-    patients = [
-        Patient(
-            pod=pod,
-            accelerator=classes.get(pod.accelerator),
-            scrape=observation.scrapes.get(pod.uid, _NO_SCRAPE),
-            now_s=observation.now_s,
-        )
-        for item in sets
-        if item.desired
-        for pod in item.pods
-        if not pod.ready and not pod.terminating
-    ]
-    current = [patient for patient in patients if not _superseded(patient.pod, sets)]
-    return (*refused, *(f for f in map(diagnose, current) if f is not None))
-
-
-def _superseded(pod: ObservedPod, sets: Sequence[WorkerSet]) -> bool:
-    """An ended (evicted) pod says nothing once its set is complete again."""
-    if pod.phase not in ENDED_PHASES:
-        return False
-    mine = [item for item in sets if item.name == pod.worker_set]
-    return all(item.ready >= item.replicas for item in mine)
 
 
 def find_conflicts(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tidegate_api.pool import RevisionWeight
+from tidegate_operator.core.rollout.windows import AnalysisMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,14 @@ class RouterReading:
     latency: Mapping[int, int]  # tg1, client's view
 
 
+@dataclass(frozen=True, slots=True)
+class FailingSince:
+    """Since when a revision has had a lasting failure without a break."""
+
+    text: str
+    since_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolMemory:
     """Goes into `decide` and comes out of it changed."""
@@ -72,3 +81,5 @@ class PoolMemory:
     weights: WeightsMark | None = None
     members: MembersMark | None = None
     readings: tuple[RouterReading, ...] = ()
+    failing: Mapping[str, FailingSince] = field(default_factory=dict)  # by revision
+    analysis: AnalysisMemory = field(default_factory=AnalysisMemory)

@@ -89,12 +89,22 @@ def set_revision(
     return _object(pool, "apps/v1", "ControllerRevision", name, labels=labels, content=body)
 
 
-def pool_revision(pool: InferencePool, revision: str, kept: JsonObject, number: int) -> Manifest:
-    """Return the ControllerRevision that keeps what the user wrote."""
+def pool_revision(
+    pool: InferencePool, revision: str, kept: JsonObject, number: int, *, aborted: bool = False
+) -> Manifest:
+    """Return the ControllerRevision that keeps what the user wrote, and whether it was aborted."""
     labels = {**_pool_labels(pool), names.LABEL_REVISION: revision}
     name = revision_object_name(pool.metadata.name, revision)
     body: JsonObject = {"data": kept, "revision": number}
-    return _object(pool, "apps/v1", "ControllerRevision", name, labels=labels, content=body)
+    return _object(
+        pool,
+        "apps/v1",
+        "ControllerRevision",
+        name,
+        labels=labels,
+        content=body,
+        annotations={names.ANNOTATION_ABORTED: "true"} if aborted else None,
+    )
 
 
 def disruption_budget(pool: InferencePool) -> Manifest:

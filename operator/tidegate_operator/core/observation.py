@@ -7,7 +7,9 @@ seconds of the operator's clock; nothing here is compared with a clock of anothe
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tidegate_api.meta import ObjectMeta
 from tidegate_api.pool import InferencePool, OperatorClaim
+from tidegate_api.rollout import ModelRollout, ModelRolloutStatus
 from tidegate_api.routerstate import RouterState
 from tidegate_api.routetable import PoolIdentity, RouteTableSpec
 from tidegate_api.state import WorkerState
@@ -154,6 +156,26 @@ class RefusedWrite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedRollout:
+    """A ModelRollout that names the pool. `rollout` is None where its spec cannot be read."""
+
+    meta: ObjectMeta
+    rollout: ModelRollout | None
+    template: JsonObject = field(default_factory=dict)  # spec.template as written
+    status: ModelRolloutStatus = field(default_factory=ModelRolloutStatus)
+    problem: str = ""  # why `rollout` is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryResult:
+    """The newest answer of one Prometheus query. `value` None: no usable number."""
+
+    at_s: float
+    value: float | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolObservation:
     """One pool and everything around it at `now_s`.
 
@@ -178,3 +200,5 @@ class PoolObservation:
     autoscalers: tuple[ObservedAutoscaler, ...] = ()
     other_pools: tuple[OtherPool, ...] = ()
     refused: tuple[RefusedWrite, ...] = ()
+    rollouts: tuple[ObservedRollout, ...] = ()  # all that name this pool
+    queries: Mapping[str, QueryResult] = field(default_factory=dict)  # by PromQL

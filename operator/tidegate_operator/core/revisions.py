@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tidegate_api.template import JsonObject
 from tidegate_operator.core.identity import (
     revision_hash,
     revision_object_name,
@@ -34,37 +35,77 @@ class RevisionPlan:
     kept: tuple[KeptRevision, ...]  # every revision that exists, oldest first
     collisions: int
     paused: bool
+    others: tuple[KeptRevision, ...] = ()  # that a rollout keeps beside the desired one
+    marked: frozenset[str] = frozenset()  # whose records say that they were aborted
+    steered: bool = False  # a rollout decides, so `asked` may differ from `desired` for long
 
     @property
     def held_back(self) -> bool:
         """Whether `paused` keeps the asked revision from starting."""
+        if self.steered:
+            return False
         return self.desired is None or self.desired.name != self.asked
 
     @property
-    def is_new(self) -> bool:
-        """Whether the desired revision is not kept yet."""
-        return self.desired is not None and self.desired.record is None
+    def fresh(self) -> tuple[KeptRevision, ...]:
+        """The revisions of this plan that are not kept yet."""
+        return tuple(item for item in self.recorded if item.record is None)
+
+    @property
+    def recorded(self) -> tuple[KeptRevision, ...]:
+        """The revisions whose records must exist, each once."""
+        every = (self.desired, *self.others)
+        found = {item.name: item for item in every if item is not None}
+        return tuple(found.values())
 
 
-def plan_revisions(observation: PoolObservation, *, paused: bool) -> RevisionPlan:
-    """Return the desired revision; paused keeps the one that was desired before."""
+def plan_revisions(
+    observation: PoolObservation, template: JsonObject | None, *, paused: bool
+) -> RevisionPlan:
+    """Return the desired revision; paused keeps the one that was desired before.
+
+    `template`: what shall run; None keeps the stable revision, whatever the spec says.
+    """
     kept = kept_revisions(observation)
-    collisions = _collisions(observation)
-    asked = revision_hash(observation.template, collisions)
     known = {item.name: item for item in kept}
+    if template is None:
+        return _kept_plan(observation, kept, known, paused=paused)
+    collisions = _collisions(observation, template)
+    asked = revision_hash(template, collisions)
     desired: KeptRevision | None
     if paused:
         before = known.get(observation.pool.status.desired_revision or "")
         desired = before or known.get(asked) or (kept[-1] if kept else None)
     else:
-        desired = _current(observation, asked, known)
+        desired = _current(observation, template, asked, known)
     return RevisionPlan(
         asked=asked, desired=desired, kept=kept, collisions=collisions, paused=paused
     )
 
 
+def _kept_plan(
+    observation: PoolObservation,
+    kept: tuple[KeptRevision, ...],
+    known: Mapping[str, KeptRevision],
+    *,
+    paused: bool,
+) -> RevisionPlan:
+    status = observation.pool.status
+    stable = known.get(status.stable_revision or "") or known.get(status.desired_revision or "")
+    return RevisionPlan(
+        asked=stable.name if stable else "",
+        desired=stable,
+        kept=kept,
+        collisions=status.collision_count or 0,
+        paused=paused,
+    )
+
+
 def _current(
-    observation: PoolObservation, asked: str, known: Mapping[str, KeptRevision]
+    observation: PoolObservation,
+    template: JsonObject,
+    asked: str,
+    known: Mapping[str, KeptRevision],
 ) -> KeptRevision:
     """The asked revision; one that returns after others takes the newest number, as Deployments'
     revisions do, and keeps the image that it was resolved to.
@@ -72,8 +113,9 @@ def _current(
     newest = max((item.number for item in known.values()), default=0)
     found = known.get(asked)
     if found is None:
-        image = observation.pool.spec.template.image or observation.settings.worker_image
-        stored = StoredRevision(template=observation.template, image=image)
+        written = template.get("image")
+        image = written if isinstance(written, str) and written else ""
+        stored = StoredRevision(template=template, image=image or observation.settings.worker_image)
         return KeptRevision(name=asked, stored=stored, number=newest + 1, record=None)
     number = found.number if found.number == newest else newest + 1
     return KeptRevision(name=asked, stored=found.stored, number=number, record=found.record)
@@ -101,24 +143,27 @@ def own_records(observation: PoolObservation) -> list[ObservedRevision]:
     return [item for item in observation.revisions if item.meta.controller_uid == uid]
 
 
-def _collisions(observation: PoolObservation) -> int:
+def _collisions(observation: PoolObservation, template: JsonObject) -> int:
     """Return the salt at which no kept object says other things under the name we derive."""
     records = {item.meta.name: item for item in own_records(observation)}
     first = observation.pool.status.collision_count or 0
     for salt in range(first, first + _MAX_COLLISIONS):
-        if not _collides(observation, records, salt):
+        if not _collides(observation, template, records, salt):
             return salt
     return first + _MAX_COLLISIONS
 
 
 def _collides(
-    observation: PoolObservation, records: Mapping[str, ObservedRevision], salt: int
+    observation: PoolObservation,
+    template: JsonObject,
+    records: Mapping[str, ObservedRevision],
+    salt: int,
 ) -> bool:
     pool = observation.pool.metadata.name
-    revision = revision_hash(observation.template, salt)
+    revision = revision_hash(template, salt)
     record = records.get(revision_object_name(pool, revision))
     stored = read_revision(record) if record else None
-    if record is not None and (stored is None or stored.template != observation.template):
+    if record is not None and (stored is None or stored.template != template):
         return True
     return any(
         _set_collides(pool, raw, revision, records, salt) for raw in observation.accelerators

@@ -6,7 +6,7 @@ The truth is the published table; status and pods only stand in when it is gone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tidegate_operator.core.acknowledge import Acknowledgement
 from tidegate_operator.core.memory import MembersMark, PoolMemory, WeightsMark
@@ -24,6 +24,7 @@ class Course:
     """
 
     serving: str | None
+    weights: Mapping[str, int] = field(default_factory=dict)  # percent by revision, sum 100
     moved: bool = False  # in this decision
     waits_for: str = ""
     mark: WeightsMark | None = None
@@ -84,9 +85,14 @@ def serving_before(
 ) -> str | None:
     """Return the revision that routers use now, if it still exists or shall exist.
 
-    The desired one may have no worker because the pool is scaled to zero.
+    The desired one may have no worker because the pool is scaled to zero. Of a split that an
+    ended rollout left, the stable one serves.
     """
     published = observation.published.spec.weights if observation.published else []
+    stable = observation.pool.status.stable_revision
+    split = sum(item.weight > 0 for item in published) > 1
+    if split and stable in ready:  # what a rollout left behind
+        return stable
     top = max(published, key=lambda item: item.weight, default=None)
     if top is not None and top.weight and top.revision in {*ready, desired}:
         return top.revision
@@ -148,6 +154,7 @@ class Aspiration:
     missing: int  # Ready workers that the desired sets lack
     paused: bool
     drain_timeout_s: float
+    scale: Mapping[str, Mapping[str, int]] | None = None  # a rollout's: by revision and class
 
 
 def steer(
@@ -177,10 +184,45 @@ def steer(
     members = mark_members(observation, memory)
     return Course(
         serving=serving,
+        weights={serving: 100} if serving is not None else {},
         moved=before is not None and serving != before,
         waits_for=waits_for,
         mark=mark,
         settled=settled,
+        overdue=mark is not None and observation.now_s - mark.since_s >= timeout_s,
+        members=members,
+        announced=is_announced(members, sets, acknowledgement),
+    )
+
+
+def is_settled(
+    observation: PoolObservation, memory: PoolMemory, acknowledgement: Acknowledgement
+) -> bool:
+    """Whether every router has applied the published weights."""
+    mark = mark_weights(observation, memory)
+    return mark is None or acknowledgement.acknowledged(mark.sequence)
+
+
+def follow(
+    observation: PoolObservation,
+    memory: PoolMemory,
+    acknowledgement: Acknowledgement,
+    sets: Sequence[WorkerSet],
+    aspiration: Aspiration,
+    weights: Mapping[str, int],
+) -> Course:
+    """Return the course that a rollout has decided on."""
+    mark = mark_weights(observation, memory)
+    members = mark_members(observation, memory)
+    published = {item.revision: item.weight for item in mark.weights} if mark else {}
+    given = {name: weight for name, weight in weights.items() if weight}
+    timeout_s = aspiration.drain_timeout_s
+    return Course(
+        serving=aspiration.desired,
+        weights=dict(weights),
+        moved=bool(published) and published != given,
+        mark=mark,
+        settled=mark is None or acknowledgement.acknowledged(mark.sequence),
         overdue=mark is not None and observation.now_s - mark.since_s >= timeout_s,
         members=members,
         announced=is_announced(members, sets, acknowledgement),

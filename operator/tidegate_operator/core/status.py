@@ -34,6 +34,7 @@ def pool_status(
         selector=f"{LABEL_POOL}={pool.metadata.name}",
         desired_revision=facts.desired,
         stable_revision=stable_revision(facts),
+        rollout=facts.binding.record,
         revisions=_revisions(facts, shown),
         weights=shown,
         verified_weights=_verified(facts),
@@ -77,8 +78,7 @@ def _staying(item: WorkerSet, facts: Facts, *, ready_only: bool) -> int:
 
 def _revisions(facts: Facts, weights: list[RevisionWeight]) -> list[RevisionStatus]:
     names = {item.revision for item in facts.sets if item.pods or item.deployment}
-    if facts.desired is not None:
-        names.add(facts.desired)
+    names |= {item.name for item in (facts.plan.desired, *facts.plan.others) if item is not None}
     percent = {item.revision: item.weight for item in weights}
     shown = [_revision(name, facts, percent.get(name, 0)) for name in sorted(names)]
     shown.sort(key=lambda item: (item.created_at or "~", item.name), reverse=True)

@@ -6,12 +6,15 @@ gone. Readiness is the API server's: a failed scrape never means not ready.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tidegate_api.meta import ApiModel
 from tidegate_api.pool import InferencePool, RevisionWeight
 from tidegate_api.quantity import duration_s, quantity_bytes
 from tidegate_api.routetable import (
+    Guard,
+    MirrorPolicy,
+    Pin,
     PoolIdentity,
     RetryPolicy,
     RoutedWorker,
@@ -45,15 +48,25 @@ _MAX_REVISIONS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """What a rollout adds to the table."""
+
+    pins: tuple[Pin, ...] = ()
+    mirror: MirrorPolicy | None = None
+    guards: tuple[Guard, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableInput:
     """What a table is built from."""
 
     observation: PoolObservation
     sets: Sequence[WorkerSet]
-    serving: str | None
+    weights: Mapping[str, int]
     drains: DrainPlan
     measured: Measured
     shares: Sequence[RouterShare]
+    steering: Steering = field(default_factory=Steering)
 
 
 def plan_table(observation: PoolObservation, spec: RouteTableSpec) -> TablePlan | None:
@@ -88,8 +101,11 @@ def build_table(seen: TableInput) -> RouteTableSpec:
         pool=pool_identity(observation.pool),
         sequence=max(previous + 1, int(observation.now_s * 1000)),
         published_at=rfc3339_micro(observation.now_s),
-        weights=_weights(seen.serving, workers),
+        weights=_weights(seen.weights, workers),
         policy=routing_policy(observation.pool),
+        pins=list(seen.steering.pins),
+        mirror=seen.steering.mirror,
+        guards=list(seen.steering.guards),
         routers=list(seen.shares),
         workers=workers,
     )
@@ -123,12 +139,14 @@ def routing_policy(pool: InferencePool) -> RoutingPolicy:
     )
 
 
-def _weights(serving: str | None, workers: Sequence[RoutedWorker]) -> list[RevisionWeight]:
-    if serving is None:
+def _weights(weights: Mapping[str, int], workers: Sequence[RoutedWorker]) -> list[RevisionWeight]:
+    """Every revision that has workers is named, those that get something first."""
+    if not weights:
         return []
-    others = sorted({worker.revision for worker in workers} - {serving})
-    zeros = [RevisionWeight(revision=name, weight=0) for name in others]
-    return [RevisionWeight(revision=serving, weight=100), *zeros][:_MAX_REVISIONS]
+    others = {worker.revision for worker in workers} | weights.keys()
+    ranked = sorted(others, key=lambda name: (-weights.get(name, 0), name))
+    every = [RevisionWeight(revision=name, weight=weights.get(name, 0)) for name in ranked]
+    return every[:_MAX_REVISIONS]
 
 
 def _workers(seen: TableInput) -> list[RoutedWorker]:

@@ -6,7 +6,7 @@ edit goes the same way inside one revision, without the weight. Class bounds hol
 size; a replacement runs beyond them for as long as it lasts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tidegate_operator.core.allotment import Allotment
@@ -42,7 +42,29 @@ def respect_autoscalers(
 
 def plan_targets(sets: Sequence[WorkerSet], aim: Aspiration, course: Course) -> tuple[Target, ...]:
     """Return one target per set, in the order of `sets`."""
+    if aim.scale is not None:
+        return tuple(_steered(item, aim.scale, course, sets) for item in sets)
     return tuple(_target(item, aim, course, carries=_carries_class(item, sets)) for item in sets)
+
+
+def _steered(
+    item: WorkerSet,
+    scale: Mapping[str, Mapping[str, int]],
+    course: Course,
+    sets: Sequence[WorkerSet],
+) -> Target:
+    """A rollout says how many workers each revision has; what it does not name goes."""
+    counts = scale.get(item.revision)
+    if counts is None:
+        gone = _let_go(item, course)
+        return Target(item, 0, retire=True) if gone else Target(item, item.replicas)
+    siblings = [other for other in sets if other.revision == item.revision]
+    successors = [other for other in siblings if other.current]
+    if item.current or (not successors and _carries_class(item, sets)):
+        return Target(item, counts.get(item.accelerator, 0))
+    if all(other.ready >= counts.get(other.accelerator, 0) for other in successors):
+        return Target(item, 0, retire=True)
+    return Target(item, item.replicas)
 
 
 def _target(item: WorkerSet, aim: Aspiration, course: Course, *, carries: bool) -> Target:
@@ -78,6 +100,11 @@ def _may_retire(item: WorkerSet, aim: Aspiration, course: Course) -> bool:
     """Another revision's set once no router sends there, ours once its successor is Ready."""
     if item.revision == course.serving:
         return item.revision == aim.desired and not aim.missing
+    return _let_go(item, course)
+
+
+def _let_go(item: WorkerSet, course: Course) -> bool:
+    """Whether no router sends to this set's revision any more."""
     weighted = {entry.revision for entry in course.mark.weights} if course.mark else set()
     let_go = course.settled or course.overdue
     return let_go and not course.moved and item.revision not in weighted

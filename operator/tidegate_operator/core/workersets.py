@@ -31,6 +31,7 @@ class WorkerSet:
     name: str
     stored: StoredSet
     desired: bool  # part of the desired revision as spec.accelerators are now
+    current: bool = False  # part of a revision that a rollout keeps, as spec.accelerators are now
     deployment: ObservedDeployment | None
     record: ObservedRevision | None
     pods: tuple[ObservedPod, ...]
@@ -62,13 +63,16 @@ class WorkerSet:
 
 
 def collect_sets(observation: PoolObservation, plan: RevisionPlan) -> tuple[WorkerSet, ...]:
-    """Return the desired sets in class order, then the obsolete ones by name."""
+    """Return the desired sets in class order, a rollout's others, then the obsolete by name."""
     records = {item.meta.name: item for item in own_records(observation) if read_set(item)}
     uid = observation.pool.metadata.uid
     deployments = {
         item.meta.name: item for item in observation.deployments if item.meta.controller_uid == uid
     }
-    wanted = _desired_sets(observation, plan, records, deployments)
+    desired = _sets_of(observation, plan, plan.desired, records, deployments)
+    wanted = dict(desired)
+    for other in plan.others:
+        wanted |= _sets_of(observation, plan, other, records, deployments)
     obsolete = sorted((records.keys() | deployments.keys()) - wanted.keys())
     stored = {name: _existing(name, records, deployments) for name in obsolete}
     pods = _pods_by_set(observation.pods)
@@ -76,7 +80,8 @@ def collect_sets(observation: PoolObservation, plan: RevisionPlan) -> tuple[Work
         WorkerSet(
             name=name,
             stored=content,
-            desired=name in wanted,
+            desired=name in desired,
+            current=name in wanted,
             deployment=deployments.get(name),
             record=records.get(name),
             pods=pods.get(name, ()),
@@ -85,26 +90,27 @@ def collect_sets(observation: PoolObservation, plan: RevisionPlan) -> tuple[Work
     )
 
 
-def _desired_sets(
+def _sets_of(
     observation: PoolObservation,
     plan: RevisionPlan,
+    revision: KeptRevision | None,
     records: Mapping[str, ObservedRevision],
     deployments: Mapping[str, ObservedDeployment],
 ) -> dict[str, StoredSet]:
     """Existing sets keep their rendering; only a set without any is rendered now."""
-    template = parse_template(plan.desired)
-    if plan.desired is None or template is None:
+    template = parse_template(revision)
+    if revision is None or template is None:
         return {}
     found: dict[str, StoredSet] = {}
     pairs = zip(observation.pool.spec.accelerators, observation.accelerators, strict=True)
     for accelerator, raw in pairs:
-        identity = set_identity(plan.desired.name, raw)
+        identity = set_identity(revision.name, raw)
         pool_name = observation.pool.metadata.name
         name = set_name(pool_name, accelerator.name, identity, plan.collisions)
         kept = read_set(records[name]) if name in records else None
         pod = deployments[name].pod_template if name in deployments else None
         found[name] = kept or _render(
-            observation, plan.desired, template, accelerator, name=name, identity=identity, pod=pod
+            observation, revision, template, accelerator, name=name, identity=identity, pod=pod
         )
     return found
 

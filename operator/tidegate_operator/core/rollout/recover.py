@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tidegate_api.names import RolloutReason
 from tidegate_operator.core.rollout.model import Policy, Progress, Sight, State
-from tidegate_operator.core.rollout.verbs import already_heard
+from tidegate_operator.core.rollout.verbs import already_heard, still_there
 
 
 def opening(policy: Policy, sight: Sight, before: Progress) -> Progress:
@@ -17,9 +17,9 @@ def opening(policy: Policy, sight: Sight, before: Progress) -> Progress:
     known = {*sight.kept, *sight.tracks, sight.asked}
     if before.asked is None or before.stable not in known:
         return _rebuilt(policy, sight, known)
-    if before.canary == before.stable or before.canary not in known:
-        return replace(before, canary=None)
-    return before
+    lost = before.canary == before.stable or before.canary not in known
+    handled = still_there(sight, before.handled)
+    return replace(before, canary=None if lost else before.canary, handled=handled)
 
 
 def _rebuilt(policy: Policy, sight: Sight, known: Iterable[str]) -> Progress:

@@ -177,8 +177,13 @@ def _is_confirmed(view: View) -> bool:
 
 def is_confirmed(handled: Mapping[str, str], canary: str) -> bool:
     """Whether promote (of step 0) or promote-full was acted on for this canary."""
-    step = handled.get(ANNOTATION_PROMOTE) == f"{canary}/0"
-    return step or handled.get(ANNOTATION_PROMOTE_FULL) == canary
+    step = target_of(handled.get(ANNOTATION_PROMOTE, "")) == f"{canary}/0"
+    return step or target_of(handled.get(ANNOTATION_PROMOTE_FULL, "")) == canary
+
+
+def target_of(value: str) -> str:
+    """Return what a verb aims at: its value without the time that makes it another edge."""
+    return value.partition("@")[0]
 
 
 def _shifting(view: View) -> Found | None:

@@ -2,7 +2,8 @@
 
 A verb acts, is refused (told once), or waits: promote of a step that is not verified yet,
 anything that would raise a weight during a pause, retry until the mark of the abort is gone.
-What acted or was refused is recorded in the same decision.
+What acted or was refused is recorded in the same decision. The same verb acts again with another
+time behind it (`<revision>@<RFC 3339>`), or after its annotation was away.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from tidegate_api.names import (
     RolloutReason,
 )
 from tidegate_operator.core.rollout.model import Sight, State
-from tidegate_operator.core.rollout.rules import Found, after_step
+from tidegate_operator.core.rollout.rules import Found, after_step, target_of
 from tidegate_operator.core.rollout.transitions import Trigger
 from tidegate_operator.core.rollout.view import MOVING, View, is_outage_pause
 
@@ -44,7 +45,7 @@ def hear(view: View) -> Heard | None:
         value = view.sight.verbs.get(annotation)
         if value is None or _is_handled(view, annotation, value):
             continue
-        answer = rule(view, value)
+        answer = rule(view, target_of(value))
         if isinstance(answer, str):
             return Heard(annotation=annotation, value=value[:VERB_CHARACTERS], refusal=answer)
         if answer is not None:
@@ -64,10 +65,17 @@ def already_heard(sight: Sight) -> dict[str, str]:
     handled = {
         name: value[:VERB_CHARACTERS] for name, value in sight.verbs.items() if name in VERBS
     }
-    retried = handled.get(ANNOTATION_RETRY) == sight.asked
-    if handled.get(ANNOTATION_ABORT) == sight.asked and not retried:
+    retried = target_of(handled.get(ANNOTATION_RETRY, "")) == sight.asked
+    if target_of(handled.get(ANNOTATION_ABORT, "")) == sight.asked and not retried:
         del handled[ANNOTATION_ABORT]
     return handled
+
+
+def still_there(sight: Sight, handled: Mapping[str, str]) -> dict[str, str]:
+    """Return the record without verbs whose annotation is away: set again, they act again."""
+    return {
+        name: value for name, value in handled.items() if name in sight.verbs or name not in VERBS
+    }
 
 
 def awaits_unmark(view: View) -> bool:
@@ -75,34 +83,34 @@ def awaits_unmark(view: View) -> bool:
     value = view.sight.verbs.get(ANNOTATION_RETRY)
     if value is None or _is_handled(view, ANNOTATION_RETRY, value):
         return False
-    return _may_retry(view, value) and value in view.sight.marked_aborted
+    target = target_of(value)
+    return _may_retry(view, target) and target in view.sight.marked_aborted
 
 
-def _may_retry(view: View, value: str) -> bool:
+def _may_retry(view: View, target: str) -> bool:
     in_state = view.progress.state in {State.ABORTED, State.PINNED}
-    return in_state and value == view.progress.aborted == view.sight.asked
+    return in_state and target == view.progress.aborted == view.sight.asked
 
 
-def _abort(view: View, value: str) -> Answer:
+def _abort(view: View, target: str) -> Answer:
     progress = view.progress
     if progress.state not in MOVING or progress.canary is None:
         return f"no canary is on its way (state {progress.state})"
-    if value != progress.canary:
+    if target != progress.canary:
         return f"the canary is {progress.canary}"
     return Found(Trigger.ABORT, RolloutReason.ABORTED_BY_USER, "aborted by the verb")
 
 
-def _retry(view: View, value: str) -> Answer:
+def _retry(view: View, target: str) -> Answer:
     progress = view.progress
-    if progress.state is State.ABORTING and value == progress.aborted:
+    if progress.state is State.ABORTING and target == progress.aborted:
         return None
-    if not _may_retry(view, value):
+    if not _may_retry(view, target):
         return f"the aborted revision is {progress.aborted or 'none'}"
-    return None if value in view.sight.marked_aborted else Found(Trigger.RETRY)
+    return None if target in view.sight.marked_aborted else Found(Trigger.RETRY)
 
 
-def _undo(view: View, value: str) -> Answer:
-    target = value.partition("@")[0]
+def _undo(view: View, target: str) -> Answer:
     refusal = _undo_refusal(view, target)
     return refusal or Found(Trigger.UNDO, target=target)
 
@@ -122,8 +130,8 @@ def _undo_refusal(view: View, target: str) -> str:
     return ""
 
 
-def _promote_full(view: View, value: str) -> Answer:
-    refusal = _canary_refusal(view, value)
+def _promote_full(view: View, target: str) -> Answer:
+    refusal = _canary_refusal(view, target)
     if refusal:
         return refusal
     if view.progress.state is State.PROMOTING:
@@ -131,8 +139,8 @@ def _promote_full(view: View, value: str) -> Answer:
     return None if view.sight.paused else Found(Trigger.PROMOTE_FULL)
 
 
-def _promote(view: View, value: str) -> Answer:
-    revision, _, step = value.rpartition("/")
+def _promote(view: View, target: str) -> Answer:
+    revision, _, step = target.rpartition("/")
     progress = view.progress
     refusal = _canary_refusal(view, revision)
     if refusal:
