@@ -56,9 +56,14 @@ class Traits(ApiModel):
 
 
 class ModelState(ApiModel):
-    """One model on this worker; latencies are of Triton's requests, in milliseconds."""
+    """One copy of a model on this worker; latencies are of Triton's requests, in milliseconds."""
 
     name: str
+    revision: str = ""
+    loaded_as: str | None = Field(
+        default=None,
+        description="its name in Triton where that is another: a second revision in one worker",
+    )
     version: str = "1"
     ready: bool = False
     reason: str = ""
@@ -120,7 +125,10 @@ class WorkerState(ApiModel):
     schema_: Literal["worker-state.v1"] = Field(default=WORKER_STATE_SCHEMA, alias="schema")
     uid: str = Field(description="pod UID")
     name: str = Field(default="", description="pod name")
-    revision: str = ""
+    revision: str = Field(default="", description="the main one: `ready` is about its models")
+    models_generation: int = Field(
+        default=0, ge=0, description="generation of the models document that is acted upon"
+    )
     accelerator: str = Field(default="", description="class name")
     instance: str = Field(default="", description="uid + start time: a change means counters reset")
     phase: Phase

@@ -30,11 +30,28 @@ class DesiredModel(ApiModel):
     credentials_path: str | None = None
 
 
+class SecondRevision(ApiModel):
+    """Another revision that the same Triton holds beside the main one (`surge: InPlace`)."""
+
+    revision: str
+    models: list[DesiredModel]
+
+
 class WorkerModels(ApiModel):
-    """The whole document."""
+    """The whole document. A pod is ready when the main revision is, whatever the second one does.
+
+    Once what was the second revision is the main one, its copies stay loaded as they are and
+    those of the revision that is no longer named are unloaded.
+    """
 
     schema_: Literal["worker-models.v1"] = Field(default=WORKER_MODELS_SCHEMA, alias="schema")
     generation: int = 1
     revision: str
     kind: Literal["GPU", "CPU", "Neuron"] = "CPU"
     models: list[DesiredModel]
+    alongside: SecondRevision | None = None
+
+
+def copy_name(model: str, revision: str) -> str:
+    """Return what a second revision's copy of a model is called in Triton: `<model>--<rev8>`."""
+    return f"{model}--{revision[:8]}"
