@@ -20,6 +20,7 @@ class Settings:
     worker_image: str
     router_service: str  # "namespace/name"; empty: no routers to wait for
     router_url: str
+    prometheus_url: str  # empty: queries of analysis have no data
     network_policy: bool
     score_writes_per_second: float
     scrape_interval_s: float
@@ -37,6 +38,12 @@ def _list(text: str) -> tuple[str, ...]:
 def _service(text: str) -> str:
     if text and len(list(filter(None, text.split("/")))) != 2:
         raise argparse.ArgumentTypeError(f"expected namespace/name, not {text!r}")
+    return text
+
+
+def _url(text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"expected http://... or https://..., not {text!r}")
     return text
 
 
@@ -67,6 +74,7 @@ _FLAGS: tuple[tuple[str, Callable[[str], object], str, str], ...] = (
     ("worker-image", str, "", "image of workers whose pool names none"),
     ("router-service", _service, "", "namespace/name of the Service whose endpoints acknowledge"),
     ("router-url", str, "", "shown in status.address.url"),
+    ("prometheus-url", _url, "", "asked the queries of analysis; empty: they have no data"),
     ("network-policy", _switch, "true", "give each pool a NetworkPolicy: true or false"),
     ("score-writes-per-second", _positive, "5", "budget of writes that only move scores"),
     ("scrape-interval", _positive, "1", "seconds between two scrapes of a worker or router"),
@@ -94,6 +102,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         worker_image=found.worker_image,
         router_service=found.router_service,
         router_url=found.router_url,
+        prometheus_url=found.prometheus_url,
         network_policy=found.network_policy,
         score_writes_per_second=found.score_writes_per_second,
         scrape_interval_s=found.scrape_interval,
