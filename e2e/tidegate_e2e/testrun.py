@@ -12,6 +12,7 @@ from types import FrameType
 
 from tidegate_e2e import cluster, images
 from tidegate_e2e.localcluster.progress import step
+from tidegate_e2e.localcluster.system import TEST_PACKAGES, install_packages
 
 INSTANCE = "test"
 
@@ -25,6 +26,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _stop)
     chosen = None
     try:
+        install_packages(TEST_PACKAGES)
         chosen = cluster.choose(INSTANCE)
         with step("images for the cluster"):
             images.build()

@@ -32,6 +32,7 @@ PACKAGES = {
     "socat": "socat",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }
+TEST_PACKAGES = {"prometheus": "prometheus"}  # beside a cluster's, for `make test`
 
 
 class ClusterError(RuntimeError):
@@ -75,7 +76,8 @@ def stream(*command: str, env: Mapping[str, str] | None = None, cwd: Path | None
 
 def install_packages(needed: Iterable[str] = PACKAGES) -> None:
     """Install by name what is missing of Debian's packages, as root."""
-    missing = sorted({PACKAGES[name] for name in needed if not _present(name)})
+    known = PACKAGES | TEST_PACKAGES
+    missing = sorted({known[name] for name in needed if not _present(name)})
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
