@@ -221,7 +221,6 @@ class RolloutEventReason(StrEnum):
     ROLLOUT_COMPLETED = "RolloutCompleted"
     ROLLOUT_UNDONE = "RolloutUndone"
     ANALYSIS_RUN_FAILED = "AnalysisRunFailed"
-    ANALYSIS_RUN_INCONCLUSIVE = "AnalysisRunInconclusive"
     SCALING_REPLICA_SET = "ScalingReplicaSet"
     SURGE_CHOSEN = "SurgeChosen"
     VERB_IGNORED = "VerbIgnored"

@@ -7,7 +7,7 @@ only a complete set whose digests match, so a half-written table changes nothing
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -103,7 +103,9 @@ class Pin(ApiModel):
     """Requests that bear all these headers go to this revision whatever the weights say."""
 
     revision: str = Field(max_length=63)
-    headers: dict[str, str] = Field(max_length=8, description="lower-case names")
+    headers: dict[str, Annotated[str, Field(max_length=256)]] = Field(
+        max_length=8, description="lower-case names"
+    )
 
 
 class MirrorPolicy(ApiModel):

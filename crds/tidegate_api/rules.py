@@ -144,7 +144,7 @@ LATENCY_LIMIT = Rule(
 )
 PROMETHEUS_BOUND = Rule(
     cel="has(self.min) || has(self.max)",
-    message="a Prometheus check needs min, max or both",
+    message="prometheus[] needs min, max or both",
 )
 ANALYSIS_INTERVAL = Rule(
     cel="!has(self.interval) || (duration(self.interval) >= duration('1s')"

@@ -49,8 +49,8 @@ def fields(crd):
     return list(nodes(version(crd)["schema"]["openAPIV3Schema"]))
 
 
-def test_there_are_two_crds():
-    assert list(CRDS) == [POOL, "tidegate.dev_routetables"]
+def test_each_kind_has_its_crd():
+    assert list(CRDS) == [POOL, "tidegate.dev_modelrollouts", "tidegate.dev_routetables"]
 
 
 @pytest.mark.parametrize("name", CRDS)
@@ -138,7 +138,9 @@ def test_every_rule_between_fields_says_which_field(crd):
         for rule in schema.get("x-kubernetes-validations", ()):
             assert rule["message"], path
             last = rule.get("fieldPath", path).rpartition(".")[2]
-            assert any(word in rule["message"] for word in (last, "volume", "config.")), rule
+            assert any(word in rule["message"] for word in (last, "volume", "step", "config.")), (
+                rule
+            )
 
 
 def test_the_scale_subresource_reads_and_writes_declared_integers(pool):
@@ -153,7 +155,7 @@ def test_kubectl_knows_it_by_short_name_and_category(crd):
     names = crd["spec"]["names"]
     assert names["categories"] == ["tidegate"]
     assert names["shortNames"] == [
-        {"InferencePool": "tgpool", "RouteTable": "tgrt"}[names["kind"]],
+        {"InferencePool": "tgpool", "ModelRollout": "tgro", "RouteTable": "tgrt"}[names["kind"]],
     ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate_api.names import ConditionType, EventReason
+from tidegate_api.names import ConditionType, EventReason, RolloutCondition, RolloutEventReason
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs/operations.md").read_text("utf-8")
@@ -17,7 +17,9 @@ TELEMETRY = (
 METRIC = re.compile(r'"(tidegate_(?:operator|router|worker)_[a-z_]+[a-z])"')
 
 
-@pytest.mark.parametrize("name", [*ConditionType, *EventReason])
+@pytest.mark.parametrize(
+    "name", [*ConditionType, *EventReason, *RolloutCondition, *RolloutEventReason]
+)
 def test_a_condition_or_event_is_in_the_operations_page(name):
     assert f"`{name.value}`" in OPERATIONS
 

@@ -13,6 +13,7 @@ import yaml
 from tidegate_api import chartvalues, names
 from tidegate_api.pool import ScoreWeights
 from tidegate_operator.core import conditions, score
+from tidegate_operator.core.rollout import kstatus
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
@@ -28,6 +29,7 @@ ROUTES = {
     },
     "worker-image/tidegate_worker/app.py": {"/healthz", "/readyz", "/v1/state", "/metrics"},
 }  # fmt: skip
+ROLLOUTS = "operator/tidegate_operator/core/rollout/kstatus.py"
 _REGISTERS = {"add_get", "add_post", "add_put", "add_delete"}
 CHARTS = {"operator": ROOT / "charts" / "operator", "router": ROOT / "charts" / "router"}
 
@@ -89,9 +91,15 @@ def test_each_condition_type_has_a_rule_of_its_own():
 @pytest.mark.parametrize("condition", names.ConditionType)
 def test_a_condition_is_decided_in_one_file(condition):
     rule = conditions.CONDITIONS[condition]
-    assert definitions("tidegate_operator", rule.__name__) == [
-        "operator/tidegate_operator/core/conditions.py"
-    ]
+    of_pools = set(definitions("tidegate_operator", rule.__name__)) - {ROLLOUTS}
+    assert of_pools == {"operator/tidegate_operator/core/conditions.py"}
+
+
+def test_each_condition_of_a_rollout_has_a_rule_or_a_status_of_its_own():
+    refusals = {names.RolloutCondition.CONFLICT, names.RolloutCondition.INVALID_SPEC}
+    assert set(kstatus.CONDITIONS) == set(names.RolloutCondition) - refusals
+    for rule in kstatus.CONDITIONS.values():
+        assert ROLLOUTS in definitions("tidegate_operator", rule.__name__)
 
 
 # Ready is also a condition of pods, which is read by that name.

@@ -9,10 +9,11 @@
 - apiGroups: [tidegate.dev]
   resources: [inferencepools/status]
   verbs: [update]
-# Rollouts are read, never written; their status is where a new operator goes on from.
+# Rollouts are read, never written.
 - apiGroups: [tidegate.dev]
   resources: [modelrollouts]
   verbs: [get, list, watch]
+# Where a rollout stands: a new operator goes on from there.
 - apiGroups: [tidegate.dev]
   resources: [modelrollouts/status]
   verbs: [update]

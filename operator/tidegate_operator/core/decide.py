@@ -256,7 +256,7 @@ def _describe(
         drain_acks=facts.drains.acknowledged,
         scores=_scores(observation, measured),
         costs_per_hour=costs_per_hour(facts),
-        rollouts=tell(facts.observation, facts.binding, facts.driven),
+        rollouts=tell(facts),
         last=marked.last,
         recheck_after_s=_BUSY_RECHECK_S if facts.busy else _IDLE_RECHECK_S,
     )
