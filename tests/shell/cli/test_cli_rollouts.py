@@ -49,6 +49,14 @@ async def test_get_follows_changes_line_by_line_without_a_terminal(started, api)
     assert second.startswith(b"Progressing, all 2 steps done")
 
 
+async def test_the_process_tells_errors_in_one_line_and_its_exit_code(started):
+    process = await started("get", "nothing")
+    out, error = await process.communicate()
+    assert (process.returncode, out) == (1, b"")
+    assert error.startswith(b"error: modelrollouts.tidegate.dev ml/nothing not found")
+    assert len(error.splitlines()) == 1
+
+
 async def test_list_reads_every_page_and_namespace(kube, api):
     api.page = 1
     elsewhere = json.loads(json.dumps(api.objects[ROLLOUT]))
