@@ -13,7 +13,7 @@ from tidegate_worker.adapters.nvml import DeviceSource, Nvml
 from tidegate_worker.adapters.simulated import SimulatedDevices
 from tidegate_worker.app import make_app
 from tidegate_worker.core.drain import Draining, may_stop
-from tidegate_worker.models import ModelRunner
+from tidegate_worker.loader import Loader
 from tidegate_worker.settings import Settings, read_models
 from tidegate_worker.supervisor import ServerGaveUpError, Supervisor
 from tidegate_worker.watcher import Watcher
@@ -22,7 +22,6 @@ from tidegate_worker.worker import Worker
 _log = logging.getLogger(__name__)
 _DRAIN_POLL_S = 0.1
 _LINGER_S = 1.5  # long enough for one more scrape to see why the worker failed
-_FETCHES = 3  # at a time; more would starve the threads that read devices
 
 
 async def run(settings: Settings) -> int:
@@ -49,9 +48,9 @@ async def _serve(worker: Worker, stop: asyncio.Event) -> int:
                 server = group.create_task(supervisor.run())
                 watcher = Watcher(worker, supervisor, _device_source(worker))
                 loops = [group.create_task(watcher.run()), group.create_task(watcher.run_probes())]
-                runners = _start_models(group, worker, supervisor)
+                loader = group.create_task(Loader(worker, supervisor).run())
                 await _first(stop, server)
-                _cancel(runners)  # what is not loaded by now never will be
+                loader.cancel()  # what is not loaded by now never will be
                 await _drain(worker, supervisor)
                 _cancel(loops)
         except* ServerGaveUpError as errors:
@@ -60,14 +59,6 @@ async def _serve(worker: Worker, stop: asyncio.Event) -> int:
     if gave_up:
         await asyncio.sleep(_LINGER_S)
     return int(gave_up)
-
-
-def _start_models(
-    group: asyncio.TaskGroup, worker: Worker, supervisor: Supervisor
-) -> list[asyncio.Task[None]]:
-    slots = asyncio.Semaphore(_FETCHES)
-    runners = [ModelRunner(worker, supervisor, desired, slots) for desired in worker.desired.models]
-    return [group.create_task(runner.run()) for runner in runners]
 
 
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

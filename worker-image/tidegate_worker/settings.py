@@ -119,10 +119,21 @@ def simulated_devices(value: str) -> tuple[int, int]:
 
 def read_models(file: Path) -> WorkerModels:
     """Return what the operator wants served."""
+    return parse_models(file, models_text(file))
+
+
+def models_text(file: Path) -> bytes:
+    """Return the document as it lies there."""
     try:
-        return WorkerModels.model_validate_json(file.read_bytes())
+        return file.read_bytes()
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def parse_models(file: Path, text: bytes) -> WorkerModels:
+    """Return a document that was read from `file`."""
+    try:
+        return WorkerModels.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -37,6 +37,14 @@ class Generation:
     client: TritonClient
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the server is gone before `seconds` have passed."""
+        try:
+            await asyncio.wait_for(self.ended.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
 
 @dataclass(slots=True)
 class Supervisor:
@@ -60,6 +68,12 @@ class Supervisor:
         while self._current is None:
             await self._live.wait()
         return self._current
+
+    def blames_second(self, *, while_loading: bool) -> bool:
+        """Whether the server's last end keeps a second revision out."""
+        return restarts.blames_second(
+            self._crashes_s, time.monotonic(), while_loading=while_loading
+        )
 
     async def run(self) -> None:
         """Start and restart until `stop`, or raise ServerGaveUpError."""
@@ -96,12 +110,12 @@ class Supervisor:
         self.worker.update_server(stopped=True, running=False)
 
     async def _unload_all(self, client: TritonClient) -> None:
-        for name in self.worker.models:
+        for name in list(self.worker.models):
             await client.unload(name)
-        left = await client.unloading()
+        left = await client.states()
         while left:
             await asyncio.sleep(_POLL_S)
-            left = await client.unloading()
+            left = await client.states()
 
     def _patience_s(self) -> float:
         """Work may run on until the drain timeout, and a little beyond it."""

@@ -53,7 +53,7 @@ class _StateCollector(Collector):
             "tidegate_worker_model_ready", "1 for a model that answers.", labels=["model"]
         )
         for model in self._state.models:
-            models.add_metric([model.name], float(model.ready))
+            models.add_metric([model.loaded_as or model.name], float(model.ready))
         yield models
         sizes = HistogramMetricFamily(
             "tidegate_worker_batch_size", "Batch sizes that Triton executed.", labels=["model"]

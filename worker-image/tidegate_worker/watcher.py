@@ -117,8 +117,8 @@ class Watcher:
                 )
         except (TritonUnreachableError, ValueError) as error:
             outcome, words = probe.Outcome.FAILURE, f"the readiness inference failed: {error}"
-        status = self.worker.models[name]
-        if status.stage is not Stage.LOADED:
+        status = self.worker.models.get(name)
+        if status is None or status.stage is not Stage.LOADED:
             return
         proof = probe.conclude(
             status.proof, outcome, now_s=time.monotonic(), pending=pending, message=words

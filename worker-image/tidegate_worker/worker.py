@@ -10,8 +10,9 @@ from tidegate_api.quantity import quantity_bytes
 from tidegate_api.state import DeviceState, WorkerState
 from tidegate_api.template import Model
 from tidegate_api.workermodels import WorkerModels
+from tidegate_worker.core.copies import Copy, Main, first_copies
 from tidegate_worker.core.inference import Request
-from tidegate_worker.core.lifecycle import ModelStatus, ServerStatus
+from tidegate_worker.core.lifecycle import ModelStatus, ServerStatus, is_on_its_way, is_ready
 from tidegate_worker.core.measure import Reading, rates
 from tidegate_worker.core.view import Identity, Observation, worker_state
 from tidegate_worker.core.window import Sample
@@ -20,11 +21,13 @@ from tidegate_worker.settings import Settings
 
 @dataclass(slots=True)
 class Worker:
-    """Times are of the monotonic clock, in seconds."""
+    """Times are of the monotonic clock, in seconds; models go by their names in Triton."""
 
     settings: Settings
     desired: WorkerModels
-    models: dict[str, ModelStatus] = field(init=False)
+    copies: dict[str, Copy] = field(default_factory=dict)
+    models: dict[str, ModelStatus] = field(default_factory=dict)
+    main: Main = field(init=False)
     probes: dict[str, Request] = field(default_factory=dict)  # of loaded models
     server: ServerStatus = field(default_factory=ServerStatus)
     readings: deque[Reading] = field(default_factory=deque)
@@ -42,17 +45,38 @@ class Worker:
     identity: Identity = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin with every desired model unfetched."""
+        """Begin with every model of the main revision unfetched."""
         own = self.settings
-        self.models = {d.model.name: ModelStatus(name=d.model.name) for d in self.desired.models}
+        for copy in first_copies(self.desired):
+            self.add(copy)
+        self.main = Main(self.desired.revision, frozenset(self.copies))
         self.identity = Identity(
             uid=own.pod_uid,
             name=own.pod_name,
-            revision=own.revision or self.desired.revision,
             accelerator=own.accelerator,
             instance=f"{own.pod_uid}/{time.time():.3f}",
             security_floor=own.security_floor,
         )
+
+    def add(self, copy: Copy) -> None:
+        """Begin with a copy of a model, unfetched."""
+        self.copies[copy.loaded_as] = copy
+        self.models[copy.loaded_as] = ModelStatus(
+            name=copy.loaded_as, model=copy.wanted.model.name, revision=copy.revision
+        )
+
+    def drop(self, name: str) -> None:
+        """Forget a copy that Triton no longer holds."""
+        for known in (self.copies, self.models, self.probes):
+            known.pop(name, None)
+
+    def ready_names(self) -> set[str]:
+        """Return which copies serve."""
+        return {name for name, status in self.models.items() if is_ready(status)}
+
+    def main_is_on_its_way(self) -> bool:
+        """Whether a model of the main revision is neither in Triton nor in trouble."""
+        return any(is_on_its_way(self.models[name]) for name in self.main.names)
 
     def update(self, name: str, **changes: object) -> None:
         """Replace fields of one model's status."""
@@ -73,6 +97,8 @@ class Worker:
         found = worker_state(
             Observation(
                 identity=self.identity,
+                generation=self.desired.generation,
+                main=self.main,
                 models=list(self.models.values()),
                 server=self.server,
                 draining=self.draining_since_s is not None,
@@ -96,6 +122,5 @@ class Worker:
         return sum(quantity_bytes(model.memory) for model in self.admitted() if model.memory)
 
     def admitted(self) -> list[Model]:
-        """Return the models that Triton holds or loads now."""
-        wanted = (item.model for item in self.desired.models)
-        return [model for model in wanted if self.models[model.name].admitted]
+        """Return the models that Triton holds or loads now, by their names there."""
+        return [copy.model for name, copy in self.copies.items() if self.models[name].admitted]

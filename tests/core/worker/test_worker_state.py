@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tidegate_api.names import Reason
 from tidegate_api.state import DeviceState, Phase, WorkerState
+from tidegate_worker.core.copies import Main
 from tidegate_worker.core.credentials import https_headers, storage_options
 from tidegate_worker.core.errors import ModelError
 from tidegate_worker.core.lifecycle import ModelStatus, ServerStatus, Stage, is_ready, judge
@@ -95,11 +96,12 @@ def observation(**changes):
         "identity": Identity(
             uid="u",
             name="w-0",
-            revision="r1",
             accelerator="cpu",
             instance="u/1",
             security_floor="2.59.0",
         ),
+        "generation": 3,
+        "main": Main("r1", frozenset({"a", "b"})),
         "models": [SERVING],
         "server": UP,
         "draining": False,

@@ -6,7 +6,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,19 @@ def download(state_directory: Path, model: Model) -> Download:
     asked = f"{model.source.uri}\n{model.source.sha256 or ''}"
     name = hashlib.sha256(asked.encode()).hexdigest()[:16]
     return Download(state_directory / "downloads" / f"{model.name}-{name}")
+
+
+def model_folder(state_directory: Path, name: str) -> Path:
+    """Return the folder of a model of that name in Triton's repository."""
+    return state_directory / "repository" / name
+
+
+def clear(state_directory: Path, kept: Collection[str] = ()) -> None:
+    """Remove what earlier starts left in Triton's repository, but for the models `kept`. Blocks."""
+    root = state_directory / "repository"
+    for folder in root.iterdir() if root.is_dir() else ():
+        if folder.name not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepare(model: Model, source: Path, folder: Path, kind: DeviceKind) -> int:

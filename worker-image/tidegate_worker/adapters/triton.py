@@ -62,11 +62,12 @@ class TritonClient:
         """Refuse new requests for a model at once (404, never ran); running ones end."""
         await self._post(f"repository/models/{model}/unload")
 
-    async def unloading(self) -> list[str]:
-        """Return the models that still have requests to end, or are still loaded."""
+    async def states(self) -> Mapping[str, str]:
+        """Return {model: READY | LOADING | UNLOADING} of what is loaded or has work to end."""
         found = json.loads(await self._post("repository/index"))
         gone = {"UNAVAILABLE", None}
-        return [entry["name"] for entry in found if entry.get("state") not in gone]
+        states = ((entry["name"], entry.get("state")) for entry in found)
+        return {name: state for name, state in states if state not in gone}
 
     async def config(self, model: str) -> Mapping[str, object]:
         """Return the loaded config of a model."""

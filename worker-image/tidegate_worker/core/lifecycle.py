@@ -20,9 +20,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStatus:
-    """One model; `reason` stays while a failed step is tried again, until it succeeds."""
+    """One copy of a model; `reason` stays while a failed step is tried again, until it succeeds."""
 
-    name: str
+    name: str  # in Triton
+    model: str = ""  # the one that clients know, where that is another
+    revision: str = ""
     version: int = 1
     stage: Stage = Stage.FETCHING
     admitted: bool = False  # its declared memory is taken
@@ -31,6 +33,11 @@ class ModelStatus:
     traits: Traits = field(default_factory=Traits)
     proof: Proof = field(default_factory=Proof)
     sequence_idle_s: float = 0.0  # after which Triton itself ends a sequence
+
+    @property
+    def served_as(self) -> str:
+        """The name that clients use."""
+        return self.model or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,11 @@ def is_ready(model: ModelStatus) -> bool:
     return model.stage is Stage.LOADED and model.proof.ready
 
 
+def is_on_its_way(model: ModelStatus) -> bool:
+    """Whether a model is neither in Triton nor in trouble."""
+    return model.stage is not Stage.LOADED and model.reason is None
+
+
 def trouble(model: ModelStatus) -> tuple[str, str]:
     """Return (reason, message) of a model that cannot serve, empty while it is only starting."""
     if model.reason is not None:
@@ -88,7 +100,7 @@ def judge(
     for model in models:
         reason, message = trouble(model)
         if reason:
-            return Verdict(Phase.NOT_READY, reason, f"model {model.name}: {message}")
+            return Verdict(Phase.NOT_READY, reason, f"model {model.served_as}: {message}")
     if server.running and all(map(is_ready, models)):
         return Verdict(Phase.READY)
     if was_ready:

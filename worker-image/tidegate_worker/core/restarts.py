@@ -13,6 +13,15 @@ def gives_up(crashes_s: Sequence[float], now_s: float) -> bool:
     return sum(1 for at_s in crashes_s if now_s - at_s <= _WINDOW_S) >= _LIMIT
 
 
+def blames_second(crashes_s: Sequence[float], now_s: float, *, while_loading: bool) -> bool:
+    """Whether a crash keeps the second revision out, so that it cannot take the first one along.
+
+    True after a crash while it was being loaded, and after the second crash within 60 s: the
+    third one would fail the pod.
+    """
+    return while_loading or sum(1 for at_s in crashes_s if now_s - at_s <= _WINDOW_S) > 1
+
+
 def backoff_s(crashes_s: Sequence[float], now_s: float) -> float:
     """Return seconds to wait before the next start: 0.5, 1, 2 ... at most 8."""
     recent = sum(1 for at_s in crashes_s if now_s - at_s <= _WINDOW_S)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tidegate_api.state import DeviceState, ModelState, ServerState, WorkerState
+from tidegate_worker.core.copies import Main
 from tidegate_worker.core.lifecycle import ModelStatus, ServerStatus, is_ready, judge, trouble
 from tidegate_worker.core.measure import Counters, Reading, rates
 from tidegate_worker.core.pressure import Thresholds, memory_pressure, thermal
@@ -18,7 +19,6 @@ class Identity:
 
     uid: str
     name: str
-    revision: str
     accelerator: str
     instance: str
     security_floor: str
@@ -29,6 +29,8 @@ class Observation:
     """One moment; ages are in seconds."""
 
     identity: Identity
+    generation: int  # of the models document
+    main: Main
     models: Sequence[ModelStatus]
     server: ServerStatus
     draining: bool
@@ -41,13 +43,15 @@ class Observation:
 
 
 def worker_state(seen: Observation) -> WorkerState:
-    """Return the worker's state."""
-    verdict = judge(seen.models, seen.server, draining=seen.draining, was_ready=seen.was_ready)
+    """Return the worker's state; its readiness is that of the main revision's models."""
+    own_models = [model for model in seen.models if model.name in seen.main.names]
+    verdict = judge(own_models, seen.server, draining=seen.draining, was_ready=seen.was_ready)
     own = seen.identity
     return WorkerState(
         uid=own.uid,
         name=own.name,
-        revision=own.revision,
+        revision=seen.main.revision,
+        models_generation=seen.generation,
         accelerator=own.accelerator,
         instance=own.instance,
         phase=verdict.phase,
@@ -81,7 +85,9 @@ def model_state(model: ModelStatus, readings: deque[Reading]) -> ModelState:
     load = rates(readings, model.name)
     reason, message = trouble(model)
     return ModelState(
-        name=model.name,
+        name=model.served_as,
+        revision=model.revision,
+        loaded_as=None if model.served_as == model.name else model.name,
         version=str(model.version),
         ready=is_ready(model),
         reason=reason,
