@@ -4,6 +4,7 @@ The rules that hold in many states go first: what is asked for changed, the step
 canary must go. Verbs are in `verbs`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -188,7 +189,11 @@ def target_of(value: str) -> str:
 
 def _shifting(view: View) -> Found | None:
     arrived = view.sight.settled and view.published == view.goal
-    return Found(Trigger.VERIFIED) if arrived and view.is_ready_for(view.goal) else None
+    if not arrived or not view.is_ready_for(view.goal):
+        return None
+    if math.isinf(view.step_ends_s):
+        return Found(Trigger.VERIFIED_PAUSE, RolloutReason.PAUSED_BY_STEP)
+    return Found(Trigger.VERIFIED)
 
 
 def _holding(view: View) -> Found | None:

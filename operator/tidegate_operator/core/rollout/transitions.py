@@ -25,6 +25,7 @@ class Trigger(StrEnum):
     READY = "workers Ready"
     READY_FOR_ALL = "workers for everything Ready"
     VERIFIED = "weight acknowledged"
+    VERIFIED_PAUSE = "weight acknowledged, the step is a pause without end"
     WEIGHT_LOST = "a worker is lost"
     NEXT_WEIGHT = "step done, a weight follows"
     NEXT_TIMED_PAUSE = "step done, a timed pause follows"
@@ -131,6 +132,7 @@ TRANSITIONS: tuple[Row, ...] = (
         State.HOLDING,
         "Every live router applied the weight.",
     ),
+    _row(State.SHIFTING, Trigger.VERIFIED_PAUSE, State.PAUSED, "The first step is a pause."),
     _row(
         State.HOLDING,
         Trigger.WEIGHT_LOST,

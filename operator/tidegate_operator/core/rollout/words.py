@@ -113,7 +113,7 @@ def _without_place(text: str) -> str:
 
 def _instant(epoch_s: float) -> str:
     """An end as people read it; what lies beyond the calendar has none."""
-    return rfc3339(epoch_s) if epoch_s < _LAST_S else "promote"
+    return rfc3339(epoch_s) if epoch_s < _LAST_S else "the end of time"
 
 
 def _promoting(view: View) -> str:
