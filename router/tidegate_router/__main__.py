@@ -55,6 +55,7 @@ async def _run(read: Settings) -> None:
         upstream = Upstream()
         stack.push_async_callback(upstream.close)
         lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes)
+        stack.push_async_callback(lane.mirror.close)
         grpc = GrpcLane(dispatcher, routes, metrics, read)
         await listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)
         await listen(stack, lane.make_app(), read.host, read.http_port, _LAST_REQUESTS_S)

@@ -20,8 +20,10 @@ from tidegate_router.core.faults import Outcome, judge_grpc
 from tidegate_router.core.path import pool_name
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Settled, Step
+from tidegate_router.core.tensors import GrpcAnswer
 from tidegate_router.grpc_lane_inbox import Inbox
 from tidegate_router.lane import acquire, clock, request_id
+from tidegate_router.mirror import Mirror
 from tidegate_router.settings import Settings
 from tidegate_router.telemetry import Telemetry
 
@@ -77,6 +79,11 @@ class GrpcLane:
     port: int = 0
     _server: grpc.aio.Server | None = None
     _channels: Channels = field(default_factory=Channels)
+    mirror: Mirror = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make what sends copies."""
+        self.mirror = Mirror(self.dispatcher, self.telemetry)
 
     async def start(self) -> None:
         """Listen; OSError if the port is taken."""
@@ -99,6 +106,7 @@ class GrpcLane:
         """Refuse new calls, let those in flight end within the drain time."""
         if self._server is not None:
             await self._server.stop(self.settings.drain_s)
+        await self.mirror.close()
         await self._channels.close()
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
@@ -184,8 +192,25 @@ class GrpcLane:
             if isinstance(step, Refusal):
                 return await self._refuse(step, context, caller, route)
             if step is Step.FORWARD:
+                if answer.outcome is Outcome.OK:
+                    self._copy(route, attempt, method, message, caller, answer)
                 return await self._pass_on(route, attempt, answer, context, caller)
             self._count_retry(route)
+
+    def _copy(
+        self, route: Route, attempt: Attempt, method: str, message: bytes, caller: Caller,
+        answer: Answer,
+    ) -> None:  # fmt: skip
+        """Offer a request that was answered well for a shadow copy."""
+
+        async def ask(shadow: Attempt) -> GrpcAnswer | None:
+            try:
+                call = self._channels.unary(shadow, method, message, caller.forwarded)
+                return GrpcAnswer(await call)
+            except grpc.aio.AioRpcError:
+                return None
+
+        self.mirror.offer(route, attempt, len(message), GrpcAnswer(answer.message), ask)
 
     async def _stream(self, source: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Pin a stream, by its first message, to one worker and revision."""

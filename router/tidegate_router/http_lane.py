@@ -18,6 +18,7 @@ from tidegate_router.adapters.upstream import (
     OpenAnswer,
     UnreachableError,
     Upstream,
+    UpstreamError,
     WorkerAnswer,
     WorkerRequest,
 )
@@ -27,7 +28,9 @@ from tidegate_router.core.faults import Outcome, judge_http
 from tidegate_router.core.path import Parsed, Target
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Step
+from tidegate_router.core.tensors import HttpAnswer
 from tidegate_router.lane import acquire, clock, request_id
+from tidegate_router.mirror import Mirror
 from tidegate_router.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -85,7 +88,12 @@ class HttpLane:
     max_body_bytes: int
     body_s: float = _BODY_S
     draining: bool = False
+    mirror: Mirror = field(init=False)
     _abandoned: set[asyncio.Task[WorkerAnswer]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Make what sends copies."""
+        self.mirror = Mirror(self.dispatcher, self.telemetry)
 
     def make_app(self) -> web.Application:
         """Return the application: one handler, because the path's rules are the core's."""
@@ -198,8 +206,27 @@ class HttpLane:
             if isinstance(step, Refusal):
                 return self._refuse(step, route)
             if step is Step.FORWARD and answer is not None:
+                if ending.outcome is Outcome.OK:
+                    self._copy(route, attempt, work, answer)
                 return self._pass_on(route, attempt, answer, request)
             self._count_retry(route)
+
+    def _copy(
+        self, route: Route, attempt: Attempt, work: WorkerRequest, answer: WorkerAnswer
+    ) -> None:
+        """Offer a request that was answered well for a shadow copy."""
+
+        async def ask(shadow: Attempt) -> HttpAnswer | None:
+            try:
+                found = await self.upstream.ask(shadow, work)
+            except UpstreamError:
+                return None
+            good = judge_http(found.status, found.body) is Outcome.OK
+            return HttpAnswer(found.headers, found.body) if good else None
+
+        size_bytes = len(work.body or b"")
+        stable = HttpAnswer(answer.headers, answer.body)
+        self.mirror.offer(route, attempt, size_bytes, stable, ask)
 
     async def _try(
         self, attempt: Attempt, work: WorkerRequest, request: web.Request

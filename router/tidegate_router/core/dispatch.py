@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 
 from tidegate_api.names import DroppedReason
 from tidegate_api.routerstate import LocalAbort
-from tidegate_api.routetable import RouteTableSpec, Served
+from tidegate_api.routetable import RouteTableSpec
 from tidegate_api.verdict import guard_broken
 from tidegate_router.core import filters, lookup, pick, refusals
 from tidegate_router.core.canary import pick_by_weight, rescuer
@@ -44,6 +44,7 @@ from tidegate_router.core.faults import FAILURES, Outcome
 from tidegate_router.core.freshness import TRUSTED_S, ProofOfLife, trust
 from tidegate_router.core.guards import GuardBook
 from tidegate_router.core.holds import MAX_HOLD_S, HoldBook, Wake
+from tidegate_router.core.mirror import MirrorBook
 from tidegate_router.core.pick import Candidate, Uniform
 from tidegate_router.core.pins import pinned_revisions
 from tidegate_router.core.pools import REBUILD_S, Group, PoolView, Situation, Slots
@@ -83,6 +84,7 @@ class Dispatcher:
     poison: PoisonBook = field(default_factory=PoisonBook)
     series: SeriesBook = field(default_factory=SeriesBook)
     guards: GuardBook = field(default_factory=GuardBook)
+    mirrors: MirrorBook = field(default_factory=MirrorBook)
     _slots: Slots = field(default_factory=dict)
     _arrivals: int = 0
 
@@ -300,6 +302,7 @@ class Dispatcher:
         living |= self.endpoints.pods()
         self.down.forget_except(living)
         self.series.forget_except(set(self.pools))
+        self.mirrors.forget_except(set(self.pools))
         self._slots = {
             key: slot for key, slot in self._slots.items() if key[0] in living or slot.in_flight
         }
@@ -376,7 +379,7 @@ class Dispatcher:
             view.budget.note_request(now_s)
         route.attempts += 1
         route.accelerator = worker.accelerator
-        route.idempotent = _idempotent(candidate.served)
+        route.idempotent = filters.repeatable(candidate.served)
         candidate.slot.in_flight += counted
         if self.holds.anyone(route.queue) and self._room(view.group(*route.queue[1:]).candidates):
             self.holds.wake_first(route.queue)  # more than one slot was free
@@ -458,11 +461,6 @@ def _series_key(route: Route, revision: str) -> SeriesKey:
         model=route.ask.model,
         accelerator=route.accelerator,
     )
-
-
-def _idempotent(served: Served) -> bool:
-    """Whether a second run of a request does no harm."""
-    return served.idempotent and not (served.traits.sequence or served.traits.decoupled)
 
 
 def _expected(table: RouteTableSpec, route: Route) -> bool:

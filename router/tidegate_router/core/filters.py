@@ -23,6 +23,11 @@ def soft_level(worker: RoutedWorker, served: Served, trust: float) -> int:
     return CRITICAL if critical else 0
 
 
+def repeatable(served: Served) -> bool:
+    """Whether a second run of a request does no harm."""
+    return served.idempotent and not (served.traits.sequence or served.traits.decoupled)
+
+
 def usable(worker: RoutedWorker, *, gone: bool) -> bool:
     """Whether a worker passes the hard filters that do not depend on the request."""
     return bool(worker.address) and not worker.draining and not gone

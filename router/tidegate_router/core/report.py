@@ -32,6 +32,7 @@ def router_state(
             )
             for uid, view in dispatcher.pools.items()
         ],
+        shadows=dispatcher.mirrors.states(),
         local_aborts=[
             abort for view in dispatcher.pools.values() for abort in view.dropped.values()
         ],

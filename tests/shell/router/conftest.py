@@ -171,6 +171,7 @@ class Router:
 
     async def start(self):
         self.stack.push_async_callback(self.upstream.close)
+        self.stack.push_async_callback(self.lane.mirror.close)
         self.admin_port = await listen(
             self.stack, admin.make_app(self.lane), "127.0.0.1", 0, shutdown_s=1.0
         )

@@ -104,10 +104,11 @@ class Worker(grpc.GenericRpcHandler):
         await asyncio.Event().wait()
 
     def routed(self, **fields):
-        served = Served(revision="r1", model="m", limit=fields.pop("limit", 8), **fields)
+        revision = fields.pop("revision", "r1")
+        served = Served(revision=revision, model="m", limit=fields.pop("limit", 8), **fields)
         return RoutedWorker(
             id=self.name, name=self.name, address="127.0.0.1", ports=Ports(grpc=self.port),
-            revision="r1", serves=[served],
+            revision=revision, serves=[served],
         )  # fmt: skip
 
 

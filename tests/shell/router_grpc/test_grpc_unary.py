@@ -7,6 +7,8 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
+from tidegate_api.routetable import Pin
+
 Code = grpc.StatusCode
 FORBIDDEN = [
     "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "SystemSharedMemoryStatus",
@@ -327,3 +329,14 @@ async def test_a_request_in_flight_outlives_the_stop(start_router, worker, kit):
 async def test_a_port_that_is_taken_is_an_error(router, start_router):
     with pytest.raises(OSError, match="cannot listen"):
         await start_router(grpc_port=router.lane.port)
+
+
+async def test_metadata_of_a_pin_sends_a_call_to_its_revision(router, start_worker, kit):
+    stable, canary = await start_worker("stable"), await start_worker("canary")
+    router.serve(stable.routed(), canary.routed(revision="r2"))
+    [table] = router.lane.routes.book.applied.values()
+    pin = Pin(revision="r2", headers={"x-canary": "always"})
+    router.lane.routes.restore([table.model_copy(update={"pins": [pin]})])
+    assert kit.answered_by(await router.call(metadata=(("x-canary", "always"),))) == "canary"
+    assert kit.answered_by(await router.call(metadata=(("x-canary", "no"),))) == "stable"
+    assert router.attempts() == {"ok": 1}
