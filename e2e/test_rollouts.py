@@ -70,7 +70,8 @@ def settled_on(shell, phase: str, before: str) -> dict:
         seen = status(shell)
         known = shell.get(ROLLOUT)["metadata"]["generation"]
         fresh = seen.get("observedGeneration") == known and seen.get("askedRevision") != before
-        return seen if fresh and seen.get("phase") == phase else None
+        moving = phase != "Paused" and seen.get("verifiedWeight", 0) != 0
+        return seen if fresh and seen.get("phase") == phase and not moving else None
 
     return until(look, timeout_s=90, what=f"phase {phase}: {json.dumps(status(shell))[:1500]}")
 
