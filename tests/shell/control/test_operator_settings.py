@@ -35,7 +35,8 @@ def test_namespaces_come_as_a_list():
     [("port", "http", "invalid int value"), ("network-policy", "yes", "true or false"),
      ("router-service", "router", "namespace/name"), ("router-service", "/", "namespace/name"),
      ("score-writes-per-second", "0", "above 0"), ("score-writes-per-second", "nan", "above 0"),
-     ("scrape-interval", "-1", "above 0"), ("log-level", "loud", "one of debug")],
+     ("scrape-interval", "-1", "above 0"), ("prometheus-url", "prometheus:9090", "http://"),
+     ("log-level", "loud", "one of debug")],
 )  # fmt: skip
 def test_a_wrong_value_ends_the_start_and_names_the_flag(flag, value, expected, capsys):
     variable = f"TIDEGATE_{flag.upper().replace('-', '_')}"

@@ -208,6 +208,11 @@ def test_a_window_stays_open_until_both_tracks_have_min_requests(run, canary, st
     assert run.said[-1].windows[0].started_at == rfc3339_micro(T0 + 10)
 
 
+def test_a_check_without_attempts_says_so(run):
+    said = run.at(20)
+    assert [check.message for check in said.checks] == ["no attempts yet"]
+
+
 def test_at_100_percent_stable_needs_no_requests():
     run = Run(max_p95_ratio=1.25)
     run.context = replace(run.context, verified=100, goal=100)
