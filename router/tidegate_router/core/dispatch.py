@@ -200,14 +200,17 @@ class Dispatcher:
     def _rescue_stranded(self, route: Route, view: PoolView, now_s: float) -> None:
         """Give a request whose canary has nobody left to try to stable.
 
-        The canary failed it even if nobody was asked: that counts like a connect error.
+        A canary that still has weight failed it even if nobody was asked: that counts like a
+        connect error. One without was taken away meanwhile, which is no failure of its own.
         """
-        if route.rescued or route.pinned or len(view.revision_weights) == 1:
+        weights = view.revision_weights
+        if route.rescued or route.pinned or (len(weights) == 1 and route.revision in weights):
             return
         mine = view.group(route.revision, route.ask.model).candidates
         if self._anyone(mine, "", now_s, route.tried) or not self._rescue(route, view, now_s):
             return
-        if route.attempts == 0 and route.ask.call is not Call.INQUIRY:
+        counted = weights.get(route.drawn, 0) > 0 and route.ask.call is not Call.INQUIRY
+        if route.attempts == 0 and counted:
             route.accelerator = mine[0].worker.accelerator if mine else ""
             self.series.of(_series_key(route, route.drawn)).count_attempt(Outcome.UNREACHABLE, 0.0)
 
@@ -281,8 +284,10 @@ class Dispatcher:
 
     def explain(self, route: Route, attempt: Attempt) -> str:
         """Return one line that says why this worker: the value of HEADER_EXPLAIN."""
+        why = " pinned=true" if route.pinned else ""
+        why += f" drawn={route.drawn}" if route.rescued else ""
         return (
-            f"pool={route.namespace}/{route.pool} revision={route.revision} "
+            f"pool={route.namespace}/{route.pool} revision={route.revision}{why} "
             f"attempt={attempt.number} chose={attempt.worker_name} {pick.explain(attempt.pick)}"
         )
 

@@ -295,3 +295,38 @@ def test_dropping_a_canary_takes_its_weight_and_is_no_outage(weights, dropped):
     others = [name for name in weights if name not in dropped]
     if len(others) == 1 or any(weights[name] for name in others):
         assert not any(left[name] for name in weights if name in dropped)
+
+
+@pytest.mark.parametrize("weights", [{"old": 100}, {"old": 100, "new": 0}], ids=["gone", "at-0"])
+def test_who_waits_for_a_canary_that_is_taken_away_goes_to_stable_and_blames_nobody(
+    harness, make_worker, make_table, weights
+):
+    stable, new = make_worker("s", revision="old"), make_worker("c", revision="new", limit=1)
+    one = harness(make_table(stable, new, weights={"old": 50, "new": 50}))
+    one.next(drawn_for(one, "new"))
+    route = drawn_for(one, "new")
+    assert not isinstance(one.next(route), Attempt)
+    one.apply(make_table(stable, weights=weights, sequence=2))
+    attempt = one.next(route)
+    assert (attempt.worker_id, attempt.revision) == ("s", "old")
+    one.settle(route, attempt, Outcome.OK)
+    assert attempts_of(one) == {}
+
+
+def test_a_new_stable_takes_what_waited_for_the_old_one(harness, make_worker, make_table):
+    old, new = make_worker("s", revision="old", limit=1), make_worker("c", revision="new")
+    one = harness(make_table(old, new, weights={"old": 100, "new": 0}))
+    one.next(one.plan())
+    route = one.plan()
+    assert not isinstance(one.next(route), Attempt)
+    one.apply(make_table(new, weights={"new": 100}, sequence=2))
+    assert one.next(route).worker_id == "c"
+
+
+def test_explain_tells_pins_and_rescues(two):
+    one = two(pins=[PIN])
+    route = one.plan(given=ALWAYS)
+    assert " revision=new pinned=true " in one.dispatcher.explain(route, one.next(route))
+    route = drawn_for(one, "new")
+    one.settle(route, one.next(route), Outcome.NEVER_RAN)
+    assert " revision=old drawn=new " in one.dispatcher.explain(route, one.next(route))
