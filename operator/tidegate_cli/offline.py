@@ -1,6 +1,7 @@
 """The commands that need no cluster."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +11,12 @@ import typer
 import yaml
 from typer.completion import shell_complete
 
+from tidegate_api.quantity import duration_s
 from tidegate_cli.core import lint as linting
+from tidegate_cli.core import simulate as simulation
+from tidegate_cli.core.documents import span
 from tidegate_cli.core.lint import Level, Source
+from tidegate_cli.core.trace import parse_trace
 from tidegate_cli.errors import InputError
 
 app = typer.Typer(rich_markup_mode=None)
@@ -83,12 +88,16 @@ def _content(path: Path) -> str:
         raise InputError(f"{path}: {error}") from error
 
 
-def parsed(place: str, content: str) -> Iterator[Source]:
-    """Yield each YAML document that is an object, lists of objects taken apart."""
+def _yaml(place: str, content: str) -> list[object]:
     try:
-        documents = [*yaml.safe_load_all(content)]
+        return [*yaml.safe_load_all(content)]
     except yaml.YAMLError as error:
         raise InputError(f"{place}: no YAML: {' '.join(str(error).split())}") from error
+
+
+def parsed(place: str, content: str) -> Iterator[Source]:
+    """Yield each YAML document that is an object, lists of objects taken apart."""
+    documents = _yaml(place, content)
     for index, document in enumerate(documents):
         where = place if len(documents) == 1 else f"{place}, document {index + 1}"
         if isinstance(document, dict):
@@ -97,6 +106,51 @@ def parsed(place: str, content: str) -> Iterator[Source]:
                 yield Source(where, item)
         elif document is not None:
             raise InputError(f"{where}: expected an object with apiVersion and kind")
+
+
+@app.command()
+def simulate(
+    file: Annotated[str, typer.Argument(help="YAML or JSON with one ModelRollout, or -.")],
+    *,
+    trace: Annotated[str, typer.Option(help="The metrics to run it on: YAML or JSON.")],
+    workers: Annotated[int, typer.Option(min=1, help="Workers of the pool.")] = 4,
+    start: Annotated[str, typer.Option(help="From a worker's creation to Ready.")] = "30s",
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Promote at pauses without duration.")
+    ] = False,
+    limit: Annotated[str, typer.Option(help="Simulated time after which to give up.")] = "6h",
+) -> None:
+    """Run a rollout's steps and analysis on a metric trace, with the operator's own decisions.
+
+    The trace is a list; values hold until the next entry, shares are 0..1:
+    [{at: 0s, rate: 200, stable: {p95: 80ms}, canary: {p95: 85ms, errors: 0.002}},
+    {at: 4m, canary: {p95: 400ms, clientErrors: 0, disagreement: 0, ready: true, failure: ""},
+    prometheus: {NAME: 1.0}}]. It holds expected values, without noise.
+    Exit code 0: promoted, 1: rolled back or stalled, 3: waits for promote or is unfinished.
+    """
+    found = [one for path in _paths(file) for one in parsed(str(path), _content(path))]
+    rollout = linting.only_rollout(file, found)
+    content = _yaml(trace, _content(Path(trace)))
+    moments = parse_trace(trace, content[0] if len(content) == 1 else content)
+    setup = simulation.Setup(
+        begun_s=time.time(),
+        workers=workers,
+        start_s=_duration_s("--start", start),
+        promote=promote,
+        most_s=_duration_s("--limit", limit),
+    )
+    for event in simulation.simulate(rollout, moments, setup):
+        if isinstance(event, simulation.End):
+            print(event)
+            raise typer.Exit(simulation.EXIT_CODES[event.verdict])
+        print(f"{span(event.at_s):>8}  {event.text}", flush=True)
+
+
+def _duration_s(option: str, value: str) -> float:
+    try:
+        return duration_s(value)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from error
 
 
 @app.command()

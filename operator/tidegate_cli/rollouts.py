@@ -167,7 +167,7 @@ def promote(
     tidegate.dev/promote-full=REVISION; both from status.canaryRevision and currentStepIndex.
     """
     cluster = connect(Access(kubeconfig, context, namespace))
-    _change(cluster, name, verbs.promote(_read(cluster, name), full=full))
+    _change(cluster, name, verbs.promote(_read(cluster, name), _now(), full=full))
 
 
 @app.command()
@@ -179,7 +179,7 @@ def abort(
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/abort=REVISION
     """
     cluster = connect(Access(kubeconfig, context, namespace))
-    _change(cluster, name, verbs.abort(_read(cluster, name)))
+    _change(cluster, name, verbs.abort(_read(cluster, name), _now()))
 
 
 @app.command()
@@ -191,7 +191,7 @@ def retry(
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/retry=REVISION
     """
     cluster = connect(Access(kubeconfig, context, namespace))
-    _change(cluster, name, verbs.retry(_read(cluster, name)))
+    _change(cluster, name, verbs.retry(_read(cluster, name), _now()))
 
 
 @app.command()
@@ -213,8 +213,7 @@ def undo(
     rollout = _read(cluster, name)
     selector = f"tidegate.dev/pool={rollout.spec.pool_ref.name}"
     kept = cluster.children("/apis/apps/v1", "controllerrevisions", selector)
-    now = rfc3339(time.time())
-    _change(cluster, name, verbs.undo(rollout, read_revisions(kept), to_revision, now))
+    _change(cluster, name, verbs.undo(rollout, read_revisions(kept), to_revision, _now()))
 
 
 @app.command()
@@ -254,7 +253,7 @@ def restart(
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/restartedAt=2026-01-31T08:00:00Z
     """
     cluster = connect(Access(kubeconfig, context, namespace))
-    _change(cluster, name, verbs.restart(rfc3339(time.time())))
+    _change(cluster, name, verbs.restart(_now()))
 
 
 @app.command()
@@ -315,6 +314,10 @@ def image(
 
 def _read(cluster: Cluster, name: str) -> ModelRollout:
     return read_rollout(cluster.get(Kind.MODEL_ROLLOUT, name))
+
+
+def _now() -> str:
+    return rfc3339(time.time())
 
 
 def _change(cluster: Cluster, name: str, change: Change) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import takewhile
 
 from tidegate_api import crd
 from tidegate_api.merge import merge_template
@@ -18,6 +17,7 @@ from tidegate_api.validation import (
     problems_of_merged,
 )
 from tidegate_cli.core.documents import Json, field, full_name, mapping, text
+from tidegate_cli.errors import InputError
 
 _PARSERS: Mapping[Kind, Callable[[Json], InferencePool | ModelRollout]] = {
     Kind.INFERENCE_POOL: parse_pool,
@@ -93,6 +93,17 @@ def lint(sources: Sequence[Source], rate: float | None) -> Iterator[Finding]:
             yield _finding(Level.WARNING, source, message)
         yield from _warnings(source, rollout, rate)
     yield from _rivals(rollouts)
+
+
+def only_rollout(place: str, sources: Sequence[Source]) -> ModelRollout:
+    """Return the one ModelRollout among documents; InputError says what is wrong with it."""
+    found = [one for one in sources if is_ours(one.document) and one.kind == Kind.MODEL_ROLLOUT]
+    if len(found) != 1:
+        raise InputError(f"{place}: expected one ModelRollout, found {len(found)}")
+    try:
+        return parse_rollout(found[0].document)
+    except InvalidObjectError as error:
+        raise InputError(f"{place}: {error}") from None
 
 
 def _finding(level: Level, source: Source, message: str) -> Finding:
@@ -173,15 +184,19 @@ def _warnings(source: Source, rollout: ModelRollout, rate: float | None) -> Iter
 
 
 def too_short(steps: Sequence[Step], analysis: Analysis, rate: float) -> Iterator[str]:
-    """Yield words for each weight whose window cannot gather minRequests from `rate` requests/s.
+    """Yield words for each step whose window cannot gather minRequests from `rate` requests/s.
 
-    A window lasts until the step's pause ends, at most maxWindow; both tracks need minRequests.
+    Both tracks need minRequests. A pause is a step of its own; a weight that a pause follows is
+    not judged before it.
     """
+    share = 0
     for index, step in enumerate(steps):
-        share = step.set_weight
-        if not share or index < analysis.starting_step:
+        share = step.set_weight if step.set_weight is not None else share
+        paused_next = index + 1 < len(steps) and steps[index + 1].pause is not None
+        unjudged = step.pause is None and paused_next
+        if not share or index < analysis.starting_step or unjudged:
             continue
-        lasts_s = _lasts_s(steps[index + 1 :], analysis)
+        lasts_s = _lasts_s(steps, index, analysis)
         smaller = min(share, 100 - share) or share
         expected = rate * smaller / 100 * lasts_s
         if expected < analysis.min_requests:
@@ -192,11 +207,12 @@ def too_short(steps: Sequence[Step], analysis: Analysis, rate: float) -> Iterato
             )
 
 
-def _lasts_s(following: Sequence[Step], analysis: Analysis) -> float:
-    """Return how long a weight's window may wait for data."""
+def _lasts_s(steps: Sequence[Step], index: int, analysis: Analysis) -> float:
+    """Return how long a step's window may wait for data: its pause, at most maxWindow."""
     most_s = duration_s(analysis.max_window)
-    pauses = [one.pause for one in takewhile(lambda one: one.pause is not None, following)]
-    if not pauses or any(pause is None or pause.duration is None for pause in pauses):
+    pause = steps[index].pause
+    if pause is None or pause.duration is None:
         return most_s
-    total_s = sum(duration_s(pause.duration or "0s") for pause in pauses if pause)
-    return min(most_s, max(0.0, total_s - duration_s(analysis.initial_delay)))
+    weighed = index > 0 and steps[index - 1].set_weight is not None
+    delay_s = duration_s(analysis.initial_delay) if weighed else 0.0
+    return min(most_s, max(0.0, duration_s(pause.duration) - delay_s))

@@ -33,33 +33,42 @@ class Change:
     told: str
 
 
-def promote(rollout: ModelRollout, *, full: bool) -> Change:
+def promote(rollout: ModelRollout, now_rfc3339: str, *, full: bool) -> Change:
     """End the present pause, or with `full` skip all steps that are left."""
     canary = _canary(rollout, "promote")
     if rollout.status.aborted_revision == canary:
         raise _refused(rollout, f"{canary} is aborted: retry it, or edit the template")
+    handled = rollout.status.handled_verbs
     if full:
-        change = {names.ANNOTATION_PROMOTE_FULL: canary}
+        value = _anew(canary, handled.promote_full, now_rfc3339)
+        change = {names.ANNOTATION_PROMOTE_FULL: value}
         return _annotated(change, f"{canary} skips the steps that are left")
     done = rollout.status.current_step_index or 0
-    change = {names.ANNOTATION_PROMOTE: f"{canary}/{done}"}
+    change = {names.ANNOTATION_PROMOTE: _anew(f"{canary}/{done}", handled.promote, now_rfc3339)}
     return _annotated(change, f"{canary} goes on after step {done + 1}")
 
 
-def abort(rollout: ModelRollout) -> Change:
+def _anew(value: str, handled: str | None, now_rfc3339: str) -> str:
+    """Return a value that acts: the one that acted before is an edge that is over."""
+    return f"{value}@{now_rfc3339}" if (handled or "").partition("@")[0] == value else value
+
+
+def abort(rollout: ModelRollout, now_rfc3339: str) -> Change:
     """Take all weight from the canary, until retry or another edit."""
     canary = _canary(rollout, "abort")
     if rollout.status.aborted_revision == canary:
         raise _refused(rollout, f"{canary} is aborted already")
-    return _annotated({names.ANNOTATION_ABORT: canary}, f"{canary} is aborted")
+    value = _anew(canary, rollout.status.handled_verbs.abort, now_rfc3339)
+    return _annotated({names.ANNOTATION_ABORT: value}, f"{canary} is aborted")
 
 
-def retry(rollout: ModelRollout) -> Change:
+def retry(rollout: ModelRollout, now_rfc3339: str) -> Change:
     """Begin an aborted revision at its first step again."""
     aborted = rollout.status.aborted_revision
     if not aborted:
         raise _refused(rollout, "no revision is aborted, so there is nothing to retry")
-    return _annotated({names.ANNOTATION_RETRY: aborted}, f"{aborted} begins again")
+    value = _anew(aborted, rollout.status.handled_verbs.retry, now_rfc3339)
+    return _annotated({names.ANNOTATION_RETRY: value}, f"{aborted} begins again")
 
 
 def undo(

@@ -125,7 +125,7 @@ def test_steps_too_short_for_the_traffic_are_a_warning(files, document, pool_jso
     asked = document(analysis={"successRate": {"min": 0.9}, "minRequests": 100})
     lines = found(files(pool_json(), asked), rate=10)
     assert len(lines) == 1
-    assert "spec.steps[0]: at 10 requests/s, 5 % of them in 110 s are 55" in lines[0]
+    assert "spec.steps[1]: at 10 requests/s, 5 % of them in 110 s are 55" in lines[0]
     assert lines[0].endswith("(StepTooShortForTraffic)")
     assert found(files(pool_json(), asked), rate=20) == []
 
@@ -143,12 +143,12 @@ def test_steps_too_short_for_the_traffic_are_a_warning(files, document, pool_jso
             id="stable needs its minRequests too",
         ),
         pytest.param(
-            [{"setWeight": 50}, {"pause": {"duration": "30s"}}, {"pause": {"duration": "30s"}}],
-            {}, 0, id="pauses add up",
+            [{"setWeight": 50}, {"pause": {"duration": "30s"}}, {"pause": {"duration": "19s"}}],
+            {}, 1, id="each pause is a step of its own",
         ),
         pytest.param([{"setWeight": 0}, {"pause": {"duration": "1s"}}], {}, 0, id="no weight"),
         pytest.param(
-            [{"setWeight": 5}, {"pause": {"duration": "1s"}}], {"startingStep": 1}, 0,
+            [{"setWeight": 5}, {"pause": {"duration": "1s"}}], {"startingStep": 2}, 0,
             id="before startingStep nothing is judged",
         ),
         pytest.param(

@@ -12,24 +12,53 @@ def annotation(change):
     return found
 
 
+def call(verb, found):
+    verbs_by_name = {
+        "promote": lambda: verbs.promote(found, NOW, full=False),
+        "promote-full": lambda: verbs.promote(found, NOW, full=True),
+        "abort": lambda: verbs.abort(found, NOW),
+        "retry": lambda: verbs.retry(found, NOW),
+    }
+    return verbs_by_name[verb]()
+
+
+@pytest.mark.parametrize(
+    ("verb", "field", "value", "status"),
+    [
+        ("promote", "promote", "r2/1", {}),
+        ("promote-full", "promoteFull", "r2", {}),
+        ("abort", "abort", "r2", {}),
+        ("retry", "retry", "r2", {"abortedRevision": "r2"}),
+    ],
+)
+def test_a_verb_that_acted_once_acts_again_by_its_instant(rollout, verb, field, value, status):
+    def asked(handled):
+        found = rollout({**status, "handledVerbs": {field: handled}})
+        return annotation(call(verb, found))[1]
+
+    assert asked("other") == value
+    assert asked(value) == f"{value}@{NOW}"
+    assert asked(f"{value}@2025-12-31T00:00:00Z") == f"{value}@{NOW}"
+
+
 def test_promote_names_the_canary_and_its_step(rollout):
-    change = verbs.promote(rollout(), full=False)
+    change = verbs.promote(rollout(), NOW, full=False)
     assert annotation(change) == ("tidegate.dev/promote", "r2/1")
     assert change.told == "r2 goes on after step 2"
 
 
 def test_promote_full_names_the_canary(rollout):
-    change = verbs.promote(rollout(), full=True)
+    change = verbs.promote(rollout(), NOW, full=True)
     assert annotation(change) == ("tidegate.dev/promote-full", "r2")
 
 
 def test_abort_names_the_canary(rollout):
-    assert annotation(verbs.abort(rollout())) == ("tidegate.dev/abort", "r2")
+    assert annotation(verbs.abort(rollout(), NOW)) == ("tidegate.dev/abort", "r2")
 
 
 def test_retry_names_the_aborted_revision(rollout):
     found = rollout({"canaryRevision": None, "abortedRevision": "r2"})
-    assert annotation(verbs.retry(found)) == ("tidegate.dev/retry", "r2")
+    assert annotation(verbs.retry(found, NOW)) == ("tidegate.dev/retry", "r2")
 
 
 def test_pause_and_resume_are_one_annotation(rollout):
@@ -71,7 +100,7 @@ def test_undo_passes_over_revisions_that_were_aborted(rollout):
 def test_a_verb_that_would_do_nothing_is_refused_with_the_object_s_name(rollout, verb, status, why):
     found = rollout(status)
     with pytest.raises(RefusedError) as caught:
-        verbs.promote(found, full=False) if verb == "promote" else getattr(verbs, verb)(found)
+        call(verb, found)
     assert str(caught.value).startswith("modelrollouts.tidegate.dev ml/vision: ")
     assert why in str(caught.value)
 
