@@ -188,8 +188,7 @@ def target_of(value: str) -> str:
 
 
 def _shifting(view: View) -> Found | None:
-    arrived = view.sight.settled and view.published == view.goal
-    if not arrived or not view.is_ready_for(view.goal):
+    if not view.sight.settled or not view.has_arrived or not view.is_ready_for(view.goal):
         return None
     if math.isinf(view.step_ends_s):
         return Found(Trigger.VERIFIED_PAUSE, RolloutReason.PAUSED_BY_STEP)
@@ -197,7 +196,7 @@ def _shifting(view: View) -> Found | None:
 
 
 def _holding(view: View) -> Found | None:
-    if view.published != view.goal or not view.is_ready_for(view.goal):
+    if not view.has_arrived or not view.is_ready_for(view.goal):
         return Found(Trigger.WEIGHT_LOST)
     if view.sight.paused or view.now_s < view.step_ends_s:
         return None

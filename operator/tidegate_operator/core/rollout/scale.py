@@ -36,7 +36,7 @@ def canary_weight(view: View) -> int:
 
 def _wanted(view: View) -> int:
     """The weight of the state; all of it while stable has no Ready worker and the canary has."""
-    if view.total and view.canary_track.ready_total and not view.stable_track.ready_total:
+    if view.stands_in:
         return EVERYTHING
     progress = view.progress
     if progress.state in {State.PROMOTING, State.UNDOING} or view.all_steps_done:

@@ -130,6 +130,18 @@ class View:
         """Whether the canary's ControllerRevision still says that it was aborted."""
         return self.progress.canary in self.sight.marked_aborted
 
+    @property
+    def stands_in(self) -> bool:
+        """Whether the canary serves for a stable revision without any Ready worker."""
+        alone = self.canary_track.ready_total > 0 and not self.stable_track.ready_total
+        return self.total > 0 and alone
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the step's weight is published: steps go on although stable is broken."""
+        in_full = self.stands_in and self.published == EVERYTHING
+        return in_full or self.published == self.goal
+
     def capable(self, weight: int) -> int:
         """Return how much of `weight` the canary's Ready workers can take, in percent."""
         return capable(needed(self.sight.counts, weight), self.canary_track.ready, weight)

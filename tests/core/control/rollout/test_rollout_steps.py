@@ -253,6 +253,17 @@ def test_the_canary_serves_alone_while_stable_has_no_ready_worker(canary):
     assert world.tick().weights == {"r1": 50, "r2": 50}
 
 
+def test_steps_go_on_although_stable_is_broken(canary):
+    world = canary(progress_deadline_s=30.0)
+    world.broken.add("r1")
+    world.lose("r1")
+    world.until(State.PAUSED)
+    assert world.published == {"r2": 100}
+    assert world.progress.stable == "r1"
+    world.verb("promote", "r2/3")
+    assert world.until(State.HEALTHY) is State.HEALTHY
+
+
 def test_a_user_pause_stops_steps_and_increases(canary):
     world = canary()
     world.paused = True
