@@ -1,116 +1,17 @@
 """When windows open, are judged, fail, pass and lack data."""
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate_api import histogram as tg1
 from tidegate_api.rollout import WindowStatus
-from tidegate_api.routerstate import Attempts, RouterState, SeriesState, ShadowState
 from tidegate_operator.core.instants import rfc3339_micro
-from tidegate_operator.core.observation import QueryResult, RouterMember
-from tidegate_operator.core.rollout.analysis import (
-    AnalysisContext,
-    assess,
-    guard,
-    step_too_short,
-)
-from tidegate_operator.core.rollout.model import AnalysisPlan, PrometheusPlan
 from tidegate_operator.core.rollout.windows import AnalysisMemory
 
 T0 = 1_800_000_000.0
 STABLE, CANARY = "stable", "canary"
-FAST, SLOW = tg1.bucket_of(0.05), tg1.bucket_of(0.5)
-
-
-@dataclass
-class Router:
-    """A router whose cumulative counts the test moves."""
-
-    name: str = "r0"
-    instance: str = "r0/1"
-    seen_s: float = T0
-    scheme: str = "tg1"
-    series: dict = field(default_factory=dict)  # (revision, model, class) -> numbers
-    shadow: tuple = (0, 0, 0)
-
-    def add(self, revision, ok=0, failed=0, client=0, slow=0, model="m", accelerator="cpu"):
-        before = self.series.get((revision, model, accelerator), (0, 0, 0, 0))
-        new = (ok, failed, client, slow)
-        both = zip(before, new, strict=True)
-        self.series[revision, model, accelerator] = tuple(a + b for a, b in both)
-
-    def member(self, now_s):
-        return RouterMember(
-            name=self.name, address="", seen_s=self.seen_s, scraped_s=now_s, state=self.state()
-        )
-
-    def state(self):
-        compared, disagreed, failed = self.shadow
-        return RouterState(
-            instance=self.instance, synced=True, histogram_scheme=self.scheme,
-            series=[self._series(key, numbers) for key, numbers in self.series.items()],
-            shadows=[ShadowState(namespace="n", pool="p", uid="u", revision=CANARY, model="m",
-                                 compared=compared, disagreed=disagreed, failed=failed)],
-        )  # fmt: skip
-
-    def _series(self, key, numbers):
-        ok, failed, client, slow = numbers
-        revision, model, accelerator = key
-        return SeriesState(
-            namespace="n", pool="p", uid="u", revision=revision, model=model,
-            accelerator=accelerator,
-            attempts=Attempts(ok=ok, client=client, model_error=failed, cancelled=99),
-            attempt_latency=[(FAST, ok + failed - slow), (SLOW, slow), (999, 5)],
-        )  # fmt: skip
-
-
-class Run:
-    """A step at 25 %, verified at T0, and everything `assess` said."""
-
-    def __init__(self, *routers, **plan):
-        self.routers = list(routers) or [Router()]
-        self.plan = AnalysisPlan(**({"min_success_rate": 0.99, "initial_delay_s": 10.0} | plan))
-        self.memory = AnalysisMemory()
-        self.context = AnalysisContext(
-            now_s=T0, pool_uid="u", stable=STABLE, canary=CANARY, step_index=1, step_since_s=T0,
-            step_ends_s=T0 + 60, goal=25, verified=25,
-        )  # fmt: skip
-        self.said = []
-
-    @property
-    def router(self):
-        return self.routers[0]
-
-    def at(self, after_s, **changes):
-        now_s = T0 + after_s
-        members = tuple(router.member(now_s) for router in self.routers)
-        self.context = replace(self.context, now_s=now_s, routers=members, **changes)
-        said, self.memory = assess(self.plan, self.context, self.memory)
-        self.said.append(said)
-        return said
-
-    def good(self, canary=200, stable=600):
-        self.router.add(CANARY, ok=canary)
-        self.router.add(STABLE, ok=stable)
-
-    def to_open_window(self):
-        self.at(0)
-        assert not self.at(9.9).windows
-        assert len(self.at(10).windows) == 1
-        return self
-
-
-@pytest.fixture
-def run():
-    return Run().to_open_window()
-
-
-def names(said, verdict):
-    return {check.name for check in said.checks if check.verdict == verdict}
 
 
 def test_a_good_window_passes_at_the_end_of_its_interval_and_the_next_opens(run):
@@ -123,8 +24,8 @@ def test_a_good_window_passes_at_the_end_of_its_interval_and_the_next_opens(run)
     assert said.windows[1].ended_at is None
 
 
-def test_what_happened_before_the_window_opened_is_not_judged():
-    run = Run()
+def test_what_happened_before_the_window_opened_is_not_judged(new_run):
+    run = new_run()
     run.at(0)
     run.router.add(CANARY, failed=500)
     run.at(10)
@@ -213,8 +114,8 @@ def test_a_check_without_attempts_says_so(run):
     assert [check.message for check in said.checks] == ["no attempts yet"]
 
 
-def test_at_100_percent_stable_needs_no_requests():
-    run = Run(max_p95_ratio=1.25)
+def test_at_100_percent_stable_needs_no_requests(new_run):
+    run = new_run(max_p95_ratio=1.25)
     run.context = replace(run.context, verified=100, goal=100)
     run.to_open_window()
     run.router.add(CANARY, ok=200)
@@ -229,8 +130,8 @@ def test_data_is_missing_once_the_steps_time_is_over(run):
     assert not run.at(70).data_missing
 
 
-def test_a_step_without_a_time_of_its_own_waits_for_max_window():
-    run = Run(max_window_s=30.0)
+def test_a_step_without_a_time_of_its_own_waits_for_max_window(new_run):
+    run = new_run(max_window_s=30.0)
     run.context = replace(run.context, step_ends_s=T0)
     run.to_open_window()
     assert not any(run.at(end).data_missing for end in (20, 30, 39))
@@ -288,8 +189,8 @@ def test_a_canary_that_lost_all_weight_begins_with_the_initial_delay_again(run):
     assert run.at(26).windows
 
 
-def test_steps_before_starting_step_are_not_judged():
-    run = Run(starting_step=2)
+def test_steps_before_starting_step_are_not_judged(new_run):
+    run = new_run(starting_step=2)
     run.at(0)
     run.router.add(CANARY, failed=500)
     assert not run.at(30).windows
@@ -325,17 +226,17 @@ def test_after_a_kill_closed_windows_come_from_status_and_the_open_one_begins_an
     assert run.at(41).bad
 
 
-def test_a_pass_of_an_earlier_canarys_same_step_does_not_count():
+def test_a_pass_of_an_earlier_canarys_same_step_does_not_count(new_run):
     old = WindowStatus(
         step=1, started_at=rfc3339_micro(T0 - 100), ended_at=rfc3339_micro(T0 - 90), verdict="Pass"
     )
-    run = Run()
+    run = new_run()
     assert not run.at(0, stored=(old,)).passed
 
 
 @pytest.mark.parametrize("instant", ["", "yesterday", "2026-99-99T00:00:00Z"])
-def test_a_stored_window_with_a_broken_time_is_of_no_step(instant):
-    run = Run()
+def test_a_stored_window_with_a_broken_time_is_of_no_step(new_run, instant):
+    run = new_run()
     broken = WindowStatus(step=1, started_at=instant, ended_at="x", verdict="Pass")
     assert not run.at(0, stored=(broken,)).passed
 
@@ -354,196 +255,6 @@ def test_a_late_decision_judges_once_and_keeps_the_rhythm(run):
     assert run.at(50).judged
 
 
-def test_a_missed_scrape_loses_nothing(run):
-    run.good(100, 100)
-    members = run.context.routers
-    run.good(100, 100)
-    run.context = replace(run.context, now_s=T0 + 20, routers=members)
-    said, run.memory = assess(run.plan, run.context, run.memory)
-    assert not said.passed
-    assert run.at(30).passed
-
-
-def test_a_router_that_is_gone_keeps_what_it_counted():
-    run = Run(Router("r0", "r0/1"), Router("r1", "r1/1")).to_open_window()
-    run.routers[1].add(CANARY, ok=200)
-    run.routers[1].add(STABLE, ok=600)
-    run.at(15)
-    del run.routers[1]
-    assert run.at(20).passed
-
-
-def test_a_restarted_router_counts_on_from_its_first_reading(run):
-    run.good()
-    run.at(15)
-    run.router.instance, run.router.series = "r0/2", {}
-    run.router.add(CANARY, failed=3)
-    run.at(16)
-    run.good(50, 50)
-    said = run.at(20)
-    (check,) = [item for item in said.checks if item.name == "successRate"]
-    assert (check.requests, check.bad) == (250, 0)
-
-
-def test_an_endpoint_that_came_after_the_window_counts_from_zero(run):
-    late = Router("r9", "r9/1", seen_s=T0 + 12)
-    late.add(CANARY, ok=90, failed=10)
-    run.routers.append(late)
-    assert run.at(20).bad
-
-
-def test_an_old_endpoint_that_is_first_heard_now_brings_no_history(run):
-    old = Router("r9", "r9/1", seen_s=T0 - 1000)
-    old.add(CANARY, ok=90, failed=1000)
-    run.routers.append(old)
-    assert not run.at(20).bad
-
-
-def test_a_router_of_another_scheme_is_told_and_nothing_passes(run):
-    run.good()
-    run.routers.append(Router("strange", "s/1", scheme="tg9"))
-    said = run.at(20)
-    assert said.verdict == "Inconclusive"
-    assert "strange" in said.message
-
-
-def test_another_pools_series_are_not_ours(run):
-    run.context = replace(run.context, pool_uid="other")
-    run.router.add(CANARY, failed=500)
-    assert not run.at(20).bad
-
-
-def test_latency_beyond_the_absolute_limit_fails_with_words():
-    run = Run(max_p95_s=0.2, min_success_rate=None).to_open_window()
-    run.router.add(CANARY, ok=180, slow=41)
-    said = run.at(20)
-    assert said.message == "p95 509 ms > 200 ms: 41 of 180 attempts above it"
-    assert said.bad
-
-
-def test_a_twentieth_of_slow_attempts_is_what_a_p95_allows():
-    run = Run(max_p95_s=0.2, min_success_rate=None).to_open_window()
-    run.router.add(CANARY, ok=200, slow=10)
-    run.router.add(STABLE, ok=200)
-    assert run.at(20).passed
-
-
-def test_latency_beyond_stables_fails_though_no_limit_is_given():
-    run = Run(max_p95_ratio=1.25, min_success_rate=None).to_open_window()
-    run.router.add(STABLE, ok=600)
-    run.router.add(CANARY, ok=200, slow=40)
-    said = run.at(20)
-    assert said.bad
-    assert "(1.25 x stable's): 40 of 200" in said.message
-
-
-def test_a_canary_that_runs_more_in_the_slow_class_is_not_slower():
-    run = Run(max_p95_ratio=1.25, min_success_rate=None).to_open_window()
-    for revision, fast, slow in ((STABLE, 900, 100), (CANARY, 100, 900)):
-        run.router.add(revision, ok=fast, accelerator="fast")
-        run.router.add(revision, ok=slow, slow=slow, accelerator="slow")
-    assert run.at(20).passed
-
-
-@pytest.mark.parametrize("stable", [{"accelerator": "gpu"}, {"model": "other"}])
-def test_nothing_in_common_is_no_verdict_on_a_ratio(stable):
-    run = Run(max_p95_ratio=1.25).to_open_window()
-    run.router.add(CANARY, ok=200)
-    run.router.add(STABLE, ok=600, **stable)
-    assert names(run.at(20), "Inconclusive") == {"p95Ratio"}
-
-
-def test_a_canary_that_refuses_what_stable_takes_fails(run):
-    run.router.add(STABLE, ok=600, client=6)
-    run.router.add(CANARY, ok=150, client=50)
-    assert names(run.at(20), "Fail") == {"clientErrors"}
-
-
-def test_bad_clients_are_not_the_canarys_fault(run):
-    run.router.add(STABLE, ok=600, client=200)
-    run.router.add(CANARY, ok=150, client=55)
-    assert run.at(20).passed
-
-
-def test_stray_client_errors_pass_where_stable_had_none(run):
-    run.router.add(STABLE, ok=600)
-    run.router.add(CANARY, ok=198, client=2)
-    assert run.at(20).passed
-
-
-def test_wrong_answers_under_mirror_fail_even_at_weight_0():
-    run = Run(max_disagreement=0.01)
-    run.context = replace(run.context, verified=0, goal=0)
-    run.to_open_window()
-    run.router.shadow = (200, 15, 5)
-    said = run.at(20)
-    assert said.message == "disagreement 9.76% > 1.00%: 20 of 205 mirrored requests"
-    assert said.bad
-
-
-def test_equal_answers_under_mirror_pass_at_weight_0_without_attempts():
-    run = Run(max_disagreement=0.01)
-    run.context = replace(run.context, verified=0, goal=0)
-    run.to_open_window()
-    run.router.shadow = (200, 1, 0)
-    assert run.at(20).passed
-
-
-def test_too_few_comparisons_are_no_verdict():
-    run = Run(max_disagreement=0.01).to_open_window()
-    run.good()
-    run.router.shadow = (50, 0, 0)
-    assert names(run.at(20), "Inconclusive") == {"shadow"}
-
-
-def test_at_weight_0_without_a_mirror_nothing_is_judged():
-    run = Run()
-    run.context = replace(run.context, verified=0, goal=0)
-    run.at(0)
-    assert not run.at(60).windows
-
-
-ASKED = PrometheusPlan(name="gpu", query="q", min=1.0, max=5.0)
-
-
-@pytest.mark.parametrize(
-    ("result", "verdict", "words"),
-    [
-        (QueryResult(at_s=T0 + 19, value=3.0), "Pass", "within bounds"),
-        (QueryResult(at_s=T0 + 19, value=0.5), "Fail", "gpu 0.5 < 1"),
-        (QueryResult(at_s=T0 + 19, value=7.0), "Fail", "gpu 7 > 5"),
-        (QueryResult(at_s=T0 + 19, value=math.inf), "Fail", "gpu inf > 5"),
-        (QueryResult(at_s=T0 + 19, value=math.nan), "Inconclusive", "NaN"),
-        (QueryResult(at_s=T0 + 19, value=None, error="gives nothing"), "Inconclusive", "nothing"),
-        (QueryResult(at_s=T0 + 19, value=None), "Inconclusive", "no number"),
-        (QueryResult(at_s=T0 - 60, value=3.0), "Inconclusive", "80 s old"),
-        (None, "Inconclusive", "not asked yet"),
-    ],
-)
-def test_a_query_is_judged_by_its_bounds_and_without_a_number_not_at_all(result, verdict, words):
-    run = Run(prometheus=(ASKED,)).to_open_window()
-    run.good()
-    said = run.at(20, queries={"q": result} if result else {})
-    (check,) = [item for item in said.checks if item.name == "prometheus/gpu"]
-    assert check.verdict == said.verdict == verdict
-    assert words in check.message
-
-
-def test_a_guard_carries_what_a_router_can_judge_alone():
-    plan = AnalysisPlan(interval_s=20, min_requests=50, min_success_rate=0.9, max_p95_s=0.3)
-    found = guard(plan, "abc")
-    assert (found.revision, found.min_requests, found.interval_s) == ("abc", 50, 20)
-    assert (found.min_success_rate, found.max_p95_s) == (0.9, 0.3)
-
-
-@pytest.mark.parametrize(
-    ("rate", "weight", "step_s", "short"),
-    [(10, 5, 120, True), (100, 5, 20, False), (20, 5, 100, False), (0, 50, 600, True)],
-)
-def test_a_step_is_too_short_when_its_requests_cannot_be_enough(rate, weight, step_s, short):
-    assert step_too_short(rate, weight, step_s, 100) is short
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     ticks=st.lists(
@@ -554,8 +265,8 @@ def test_a_step_is_too_short_when_its_requests_cannot_be_enough(rate, weight, st
         max_size=25,
     )
 )  # fmt: skip
-def test_whatever_happens_status_stays_small_and_bad_means_fail(ticks):
-    run, after_s, step = Run(max_p95_s=0.2, max_p95_ratio=1.1), 0.0, 1
+def test_whatever_happens_status_stays_small_and_bad_means_fail(new_run, ticks):
+    run, after_s, step = new_run(max_p95_s=0.2, max_p95_ratio=1.1), 0.0, 1
     for wait_s, ok, failed, verified, event in ticks:
         after_s += wait_s
         run.router.add(CANARY, ok=ok, failed=failed)
