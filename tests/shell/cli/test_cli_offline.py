@@ -88,3 +88,36 @@ async def test_completion_prints_the_shell_s_script(kube, shell):
     code, out, _ = await kube("completion", shell)
     assert code == 0
     assert "_TIDEGATE_COMPLETE" in out
+
+
+TRACE = """
+- {at: 0s, rate: 200, stable: {p95: 80ms}, canary: {p95: 85ms}}
+- {at: 50s, canary: {errors: 0.2}}
+"""
+
+
+async def test_simulate_tells_what_would_happen_and_ends_by_its_exit_code(kube, folder):
+    path = folder(rollout=ROLLOUT.replace("MODEL", "a"), trace=TRACE)
+    code, out, error = await kube(
+        "simulate", f"{path}/rollout.yaml", "--trace", f"{path}/trace.yaml", "--start", "10s"
+    )
+    assert (code, error) == (1, "")
+    assert "AnalysisRunFailed" in out
+    assert out.splitlines()[-1].startswith("RolledBack after ")
+
+
+@pytest.mark.parametrize(
+    ("rollout", "trace", "why"),
+    [
+        (POOL, TRACE, "expected one ModelRollout, found 0"),
+        (ROLLOUT.replace("MODEL", "a").replace("5}", "101}"), TRACE, "spec.steps[0].setWeight"),
+        (ROLLOUT.replace("MODEL", "a"), "- {at: 0s}", "a rate above 0"),
+        (ROLLOUT.replace("MODEL", "a"), "a: [", "no YAML"),
+    ],
+)
+async def test_simulate_of_what_it_cannot_read_is_an_error(kube, folder, rollout, trace, why):
+    path = folder(rollout=rollout, trace=trace)
+    code, _, error = await kube("simulate", f"{path}/rollout.yaml", "--trace", f"{path}/trace.yaml")
+    assert code == 1
+    assert why in error
+    assert len(error.splitlines()) == 1
