@@ -103,7 +103,7 @@ class Supervisor:
         if process is not None:
             process.terminate()
             try:
-                await asyncio.wait_for(process.process.wait(), _KILL_AFTER_S)
+                await asyncio.wait_for(process.exit_code(), _KILL_AFTER_S)
             except TimeoutError:
                 _log.warning("tritonserver did not end within %.0f s: killed", _KILL_AFTER_S)
                 process.kill()

@@ -197,3 +197,40 @@ def test_a_damaged_service_account_is_named_without_its_content(text):
     with pytest.raises(ModelError, match=r"credentials\.json") as refused:
         storage_options("gs", {"credentials.json": text})
     assert text not in str(refused.value)
+
+
+SECOND = ModelStatus(
+    name="a--22222222",
+    model="a",
+    revision="22222222",
+    reason=Reason.MODEL_LOAD_FAILED,
+    message="no weights",
+)
+
+
+def test_a_second_revision_in_trouble_is_told_and_leaves_the_worker_ready():
+    found = worker_state(observation(models=[SERVING, SECOND]))
+    assert (found.ready, found.reason, found.revision) == (True, "", "r1")
+    assert found.models_generation == 3
+    assert (found.models[1].reason, found.models[1].message) == ("ModelLoadFailed", "no weights")
+    wire = found.to_wire()["models"]
+    assert "loadedAs" not in wire[0]
+    assert (wire[1]["name"], wire[1]["loadedAs"], wire[1]["revision"]) == (
+        "a",
+        "a--22222222",
+        "22222222",
+    )
+
+
+def test_a_main_revision_under_another_name_is_what_readiness_is_about():
+    main = Main("22222222", frozenset({SECOND.name}))
+    found = worker_state(observation(models=[SERVING, SECOND], main=main))
+    assert (found.ready, found.reason) == (False, "ModelLoadFailed")
+    assert found.message == "model a: no weights"
+
+
+def test_copies_of_a_model_are_measured_apart():
+    counters = {"a": Counters(successes=10), "a--22222222": Counters(successes=3, failures=1)}
+    readings = deque([Reading(0.0, {}), Reading(1.0, counters)])
+    found = worker_state(observation(models=[SERVING, SECOND], readings=readings)).models
+    assert [(m.successes, m.failures) for m in found] == [(10, 0), (3, 1)]

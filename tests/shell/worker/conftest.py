@@ -103,12 +103,13 @@ class Agent:
     triton: Triton
     models: list[dict]
     environment: dict[str, str] = field(default_factory=dict)
+    revision: str = "r1"  # of the models document
     process: subprocess.Popen | None = None
 
     def start(self) -> "Agent":
         self.agent_port, self.http_port, self.grpc_port, self.metrics_port = free_ports(4)
         file = self.folder / "models.json"
-        document = {"schema": "worker-models.v1", "generation": 1, "revision": "r1"}
+        document = {"schema": "worker-models.v1", "generation": 1, "revision": self.revision}
         file.write_text(json.dumps({**document, "kind": "CPU", "models": self.models}))
         paths = [str(ROOT / "crds"), str(ROOT / "worker-image")]
         settings = {

@@ -22,6 +22,7 @@ _SHM = Path("/dev/shm")  # noqa: S108 - where the Python backend keeps its regio
 _STUB = "triton_python_backend_stub"
 _LINE_BYTES = 1 << 20
 _LOG_END_S = 2.0
+_EXIT_POLL_S = 0.05
 _REAP_TRIES, _REAP_PAUSE_S = 40, 0.05
 _TABLES = ("+-", "| ")  # its options, drawn over a hundred columns
 _NO_GPU = "CudaDriverHelper has not been initialized"  # said as an error on every CPU machine
@@ -77,7 +78,7 @@ class TritonProcess:
 
     async def wait(self) -> str:
         """Wait for the end, clean up, and say in words how it ended."""
-        code = await self.process.wait()
+        code = await self.exit_code()
         await self._end_group()
         if self.reader is not None:
             await asyncio.wait([self.reader], timeout=_LOG_END_S)
@@ -86,6 +87,18 @@ class TritonProcess:
         how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
         words = "; ".join(self.last_errors)
         return one_line(f"tritonserver ended {how}{f': {words}' if words else ''}")
+
+    async def exit_code(self) -> int:
+        """Wait for the process alone.
+
+        asyncio's own wait() ends when the output is closed as well, and a stub that hangs in user
+        code keeps it open.
+        """
+        code = self.process.returncode
+        while code is None:
+            await asyncio.sleep(_EXIT_POLL_S)
+            code = self.process.returncode
+        return code
 
     def terminate(self) -> None:
         """Ask it to end: it lets running inferences finish until its exit timeout."""
