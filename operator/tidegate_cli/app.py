@@ -13,10 +13,10 @@ import typer
 
 from tidegate_api import names
 from tidegate_api.digest import folder_digest
-from tidegate_cli import client, offline, output, rollouts
-from tidegate_cli.client import Protocol, Server
+from tidegate_cli import offline, output, rollouts
 from tidegate_cli.core import show, tensors
 from tidegate_cli.errors import CommandError, InputError
+from tidegate_cli.server import Protocol, Server
 
 app = typer.Typer(
     name="tidegate",
@@ -72,6 +72,8 @@ def infer(
 
     Data types and shapes come from the model's metadata.
     """
+    from tidegate_cli import client  # noqa: PLC0415  # 0.6 s that other commands need not wait for
+
     server = _server(url, protocol, model, model_version, pool, timeout)
     values = [_given(argument) for argument in given or []]
     request = tensors.plan(client.inputs(server), values)
@@ -95,6 +97,8 @@ def workers(
     as_json: Json = False,
 ) -> None:
     """List the workers that a router knows, with their scores and load."""
+    from tidegate_cli import client  # noqa: PLC0415  # 0.6 s that other commands need not wait for
+
     found = client.workers(admin, timeout)
     if as_json:
         print(json.dumps(found, indent=2))

@@ -2,9 +2,7 @@
 
 import http.client
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,26 +14,7 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 from tidegate_cli.core.show import Json, Output
 from tidegate_cli.core.tensors import Declared, Tensor
 from tidegate_cli.errors import ServerError
-
-
-class Protocol(StrEnum):
-    """How to speak to the server."""
-
-    HTTP = "http"
-    GRPC = "grpc"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """Where and how to ask, and for which model. `address` is host:port."""
-
-    address: str
-    protocol: Protocol
-    tls: bool
-    timeout_s: float
-    model: str
-    version: str
-    headers: Mapping[str, str]
+from tidegate_cli.server import Protocol, Server
 
 
 def inputs(server: Server) -> list[Declared]:

@@ -1,6 +1,7 @@
 """Reads what commands show of a rollout and its pool into one value."""
 
 import time
+from typing import TYPE_CHECKING
 
 from tidegate_api import names
 from tidegate_api.names import Kind
@@ -9,10 +10,12 @@ from tidegate_cli.core import snapshot as snapshots
 from tidegate_cli.core.documents import text
 from tidegate_cli.core.snapshot import Snapshot
 from tidegate_cli.errors import NotFoundError
-from tidegate_cli.kube import Cluster
+
+if TYPE_CHECKING:
+    from tidegate_cli.kube import Cluster
 
 
-def look(cluster: Cluster, name: str) -> Snapshot:
+def look(cluster: "Cluster", name: str) -> Snapshot:
     """Return all there is of a rollout, or of a pool of this name with the rollout it has."""
     rollout = _rollout(cluster, name)
     pool_name = text(rollout, "spec", "poolRef", "name") if rollout else name
@@ -22,7 +25,7 @@ def look(cluster: Cluster, name: str) -> Snapshot:
     return _assembled(cluster, pool_name, pool, rollout)
 
 
-def optional(cluster: Cluster, kind: Kind, name: str) -> JsonObject | None:
+def optional(cluster: "Cluster", kind: Kind, name: str) -> JsonObject | None:
     """Return an object, None if there is none."""
     try:
         return cluster.get(kind, name)
@@ -30,7 +33,7 @@ def optional(cluster: Cluster, kind: Kind, name: str) -> JsonObject | None:
         return None
 
 
-def _rollout(cluster: Cluster, name: str) -> JsonObject | None:
+def _rollout(cluster: "Cluster", name: str) -> JsonObject | None:
     found = optional(cluster, Kind.MODEL_ROLLOUT, name)
     if found is not None:
         return found
@@ -40,7 +43,7 @@ def _rollout(cluster: Cluster, name: str) -> JsonObject | None:
 
 
 def _assembled(
-    cluster: Cluster, name: str, pool: JsonObject | None, rollout: JsonObject | None
+    cluster: "Cluster", name: str, pool: JsonObject | None, rollout: JsonObject | None
 ) -> Snapshot:
     selector = f"{names.LABEL_POOL}={name}"
     table = optional(cluster, Kind.ROUTE_TABLE, name)

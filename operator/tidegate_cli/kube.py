@@ -4,7 +4,6 @@ import http
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -23,20 +22,12 @@ from tidegate_api.names import GROUP, PLURALS, VERSION, Kind
 from tidegate_api.template import JsonObject
 from tidegate_cli.core.documents import field, full_name, mapping, records, text
 from tidegate_cli.errors import ConflictError, InputError, NotFoundError, ServerError
+from tidegate_cli.server import Access
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _CALL_S = 10.0
 _PAGE = 500
 OWN_ROOT = f"/apis/{GROUP}/{VERSION}"
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Which cluster, as kubectl's options say it; empty: as kubeconfig says."""
-
-    kubeconfig: str = ""
-    context: str = ""
-    namespace: str = ""
 
 
 class Cluster:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -23,7 +23,10 @@ from tidegate_cli.core.progress import Health
 from tidegate_cli.core.snapshot import read_revisions, read_rollout
 from tidegate_cli.core.verbs import Change
 from tidegate_cli.errors import InputError, NotFoundError, RefusedError, ServerError
-from tidegate_cli.kube import Access, Cluster, connect
+from tidegate_cli.server import Access
+
+if TYPE_CHECKING:
+    from tidegate_cli.kube import Cluster
 
 app = typer.Typer(rich_markup_mode=None)
 set_app = typer.Typer(
@@ -61,7 +64,7 @@ def get(
     Without a terminal --watch prints a line for each change.
     Same data: kubectl get tgro,tgpool,controllerrevisions,deployments,pods -l tidegate.dev/pool
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     if not watch:
         output.print_tree(tree.draw(gather.look(cluster, name)))
         return
@@ -98,7 +101,7 @@ def list_rollouts(
 
     Same data: kubectl get modelrollouts.tidegate.dev -o wide
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     found = cluster.own(Kind.MODEL_ROLLOUT, everywhere=everywhere)
     if as_json:
         print(json.dumps(found, indent=2))
@@ -127,7 +130,7 @@ def status(
     2: --timeout was over before. 3: without --watch, not at its end yet: progressing or paused.
     kubectl wait --for=condition=Promoted modelrollouts.tidegate.dev/NAME waits too.
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     limit_s = _duration_s(timeout) if timeout else None
     deadline_s = time.monotonic() + limit_s if limit_s is not None else None
     before = ""
@@ -166,7 +169,7 @@ def promote(
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/promote=REVISION/STEP, or
     tidegate.dev/promote-full=REVISION; both from status.canaryRevision and currentStepIndex.
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     _change(cluster, name, verbs.promote(_read(cluster, name), _now(), full=full))
 
 
@@ -178,7 +181,7 @@ def abort(
 
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/abort=REVISION
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     _change(cluster, name, verbs.abort(_read(cluster, name), _now()))
 
 
@@ -190,7 +193,7 @@ def retry(
 
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/retry=REVISION
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     _change(cluster, name, verbs.retry(_read(cluster, name), _now()))
 
 
@@ -209,7 +212,7 @@ def undo(
 
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/undo=REVISION@2026-01-31T08:00:00Z
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     rollout = _read(cluster, name)
     selector = f"tidegate.dev/pool={rollout.spec.pool_ref.name}"
     kept = cluster.children("/apis/apps/v1", "controllerrevisions", selector)
@@ -224,7 +227,7 @@ def pause(
 
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/paused=true
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     _change(cluster, name, verbs.pause())
 
 
@@ -236,7 +239,7 @@ def resume(
 
     Same: kubectl annotate tgro NAME tidegate.dev/paused-
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     rollout = _read(cluster, name)
     pool = gather.optional(cluster, Kind.INFERENCE_POOL, rollout.spec.pool_ref.name)
     marks = mapping(pool, "metadata", "annotations")
@@ -252,7 +255,7 @@ def restart(
 
     Same: kubectl annotate --overwrite tgro NAME tidegate.dev/restartedAt=2026-01-31T08:00:00Z
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     _change(cluster, name, verbs.restart(_now()))
 
 
@@ -261,7 +264,7 @@ def explain(
     name: Name, *, namespace: Namespace = "", context: Context = "", kubeconfig: Kubeconfig = ""
 ) -> None:
     """Say why a rollout stands still, and why its canary has the weight that it has."""
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     snapshot = gather.look(cluster, name)
     if snapshot.rollout is None:
         raise RefusedError(f"{name} is a pool without a ModelRollout: it has no steps")
@@ -288,7 +291,7 @@ def model(
     if not (model_name and equals and uri):
         raise InputError(f"{source}: expected MODEL=URI, e.g. resnet50=pvc://models/resnet50/4")
     wanted = {"uri": uri} | ({"sha256": sha256} if sha256 else {})
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     document = cluster.get(Kind.MODEL_ROLLOUT, name)
     _edit(cluster, name, document, verbs.set_model(document, model_name, wanted), force=force)
 
@@ -307,12 +310,18 @@ def image(
 
     Same: kubectl patch tgro NAME --type=merge -p '{"spec":{"template":{"image":"IMAGE"}}}'
     """
-    cluster = connect(Access(kubeconfig, context, namespace))
+    cluster = _connect(Access(kubeconfig, context, namespace))
     document = cluster.get(Kind.MODEL_ROLLOUT, name)
     _edit(cluster, name, document, verbs.set_image(document, image), force=force)
 
 
-def _read(cluster: Cluster, name: str) -> ModelRollout:
+def _connect(access: Access) -> "Cluster":
+    from tidegate_cli.kube import connect  # noqa: PLC0415  # 0.5 s that help need not wait for
+
+    return connect(access)
+
+
+def _read(cluster: "Cluster", name: str) -> ModelRollout:
     return read_rollout(cluster.get(Kind.MODEL_ROLLOUT, name))
 
 
@@ -320,13 +329,13 @@ def _now() -> str:
     return rfc3339(time.time())
 
 
-def _change(cluster: Cluster, name: str, change: Change) -> None:
+def _change(cluster: "Cluster", name: str, change: Change) -> None:
     cluster.patch(Kind.MODEL_ROLLOUT, name, change.patch)
     print(f"modelrollouts.tidegate.dev {cluster.namespace}/{name}: asked: {change.told}")
 
 
 def _edit(
-    cluster: Cluster, name: str, document: JsonObject, change: Change, *, force: bool
+    cluster: "Cluster", name: str, document: JsonObject, change: Change, *, force: bool
 ) -> None:
     """Change spec, unless Git would take it back or the pool could not run it."""
     keeper = verbs.managed_by(document)
