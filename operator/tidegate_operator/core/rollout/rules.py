@@ -173,12 +173,9 @@ def choose_strategy(view: View) -> tuple[Strategy, str]:
 
 def _is_confirmed(view: View) -> bool:
     """By the verb's record, which outlives the state."""
-    return is_confirmed(view.progress.handled, view.progress.canary or "")
-
-
-def is_confirmed(handled: Mapping[str, str], canary: str) -> bool:
-    """Whether promote (of step 0) or promote-full was acted on for this canary."""
-    step = target_of(handled.get(ANNOTATION_PROMOTE, "")) == f"{canary}/0"
+    handled, canary = view.progress.handled, view.progress.canary
+    steps = {f"{canary}/0", f"{canary}/{view.progress.step_index}"}
+    step = target_of(handled.get(ANNOTATION_PROMOTE, "")) in steps
     return step or target_of(handled.get(ANNOTATION_PROMOTE_FULL, "")) == canary
 
 

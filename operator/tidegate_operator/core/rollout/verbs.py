@@ -145,13 +145,14 @@ def _promote(view: View, target: str) -> Answer:
     refusal = _canary_refusal(view, revision)
     if refusal:
         return refusal
-    if step != str(progress.step_index):
+    outage = is_outage_pause(progress)
+    if step != str(progress.step_index) and not (outage and step == "0"):
         return f"the present step is {progress.step_index}"
     if progress.state is State.PROMOTING:
         return "the canary is being promoted already"
     if view.sight.paused or progress.state not in {State.HOLDING, State.PAUSED}:
         return None
-    return Found(Trigger.CONFIRMED) if is_outage_pause(progress) else after_step(view)
+    return Found(Trigger.CONFIRMED) if outage else after_step(view)
 
 
 def _canary_refusal(view: View, revision: str) -> str:

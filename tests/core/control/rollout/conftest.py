@@ -167,6 +167,17 @@ class World:
             if not self.slow:
                 self.bring_up(name)
 
+        self._load_in_place()
+
+    def _load_in_place(self):
+        """A canary in stable's workers is Ready where they are."""
+        progress = self.progress
+        if progress.strategy != "InPlace" or progress.canary is None or self.slow:
+            return
+        if progress.state in RISING and progress.canary not in self.broken:
+            self.replicas.setdefault(progress.canary, {})
+            self.ready[progress.canary] = dict(self.ready.get(progress.stable, {}))
+
     def bring_up(self, name):
         stuck = name in self.broken or (self.no_room and name != self.was_stable)
         if name in self.replicas and not stuck:

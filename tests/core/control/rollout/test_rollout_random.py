@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -44,6 +43,7 @@ class Walk(RuleBasedStateMachine):
     def __init__(self, make_world, violations):
         super().__init__()
         self.world = make_world(analysis={}, progress_deadline_s=60.0, scale_down_delay_s=5.0)
+        self.world.kept = ["r4", "r1"]
         self.violations = violations
         self.table_first = False
 
@@ -115,15 +115,34 @@ class Walk(RuleBasedStateMachine):
         self.world.paused = paused
         self.decide()
 
-    @rule(
-        name=st.sampled_from(["promote", "promote-full", "abort", "retry", "undo"]),
-        revision=REVISIONS,
-        step=st.integers(0, 3),
-    )
-    def verb(self, name, revision, step):
-        suffix = {"promote": f"/{step}", "undo": f"@{self.world.now_s}"}.get(name, "")
-        self.world.verb(name, revision + suffix)
+    @rule(verb=st.sampled_from(["promote", "promote-full", "abort", "retry"]), aimed=st.booleans())
+    def verb(self, verb, aimed):
+        progress = self.world.progress
+        revision = progress.aborted if verb == "retry" else progress.canary
+        target = f"{revision}" if aimed else "r1"
+        step = f"/{progress.step_index}" if verb == "promote" else ""
+        self.world.verb(verb, f"{target}{step}@{self.world.now_s}")
         self.decide()
+
+    @rule(revision=REVISIONS)
+    def undo(self, revision):
+        self.world.verb("undo", f"{revision}@{self.world.now_s}")
+        self.decide()
+
+    @rule(count=st.integers(1, 15))
+    def go_well(self, count):
+        for _ in range(count):
+            self.world.say(passed=True)
+            self.decide()
+
+    @rule()
+    def fresh_pool(self):
+        world = self.world
+        if world.state is State.HEALTHY:
+            world.status, world.was_stable = status_of({}), None
+            world.published, world.acknowledged = {}, {}
+            world.replicas, world.ready, world.marked = {}, {}, set()
+            self.decide()
 
     @rule(
         passed=st.booleans(), bad=st.booleans(), data_missing=st.booleans(), count=st.integers(1, 3)
@@ -162,11 +181,10 @@ class Walk(RuleBasedStateMachine):
             world.failing.pop(revision, None)
         self.decide()
 
-    @precondition(lambda self: self.world.progress.canary)
     @rule()
     def guard_breaks(self):
         world = self.world
-        world.local_aborts = {world.progress.canary: "router-0: 9 of 20 failed"}
+        world.local_aborts = {world.progress.canary or "r1": "router-0: 9 of 20 failed"}
         self.decide()
         world.local_aborts = {}
 
