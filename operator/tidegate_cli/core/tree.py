@@ -67,7 +67,7 @@ def _facts(snapshot: Snapshot, rollout: ModelRollout) -> Iterator[Node]:
         yield Node(rollout.status.message, _TONES.get(rollout.status.phase or "", Tone.PLAIN))
     left = progress.eta(rollout, snapshot.now_s)
     if left is not None:
-        yield Node(f"ETA {left}")
+        yield Node(f"ETA {left}" if left.left_s > 0 else str(left))
     if rollout.status.canary_revision and rollout.status.surge:
         surge = rollout.status.surge
         words = f": {surge.message}" if surge.message else ""

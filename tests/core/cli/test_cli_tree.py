@@ -59,6 +59,10 @@ def test_an_aborted_revision_is_red_and_named_after_its_workers_are_gone(snapsho
     assert find(drawn, "r2").tone is Tone.BAD
 
 
+def test_a_gate_has_no_eta_but_says_what_it_waits_for(snapshot):
+    assert find(draw(snapshot({"currentStepIndex": 3})), "waits for promote at step 4")
+
+
 def test_a_kept_revision_that_nobody_runs_is_not_drawn(snapshot):
     assert find(draw(snapshot()), "r0") is None
 
