@@ -30,6 +30,7 @@ ANNOTATION_RETRY = "tidegate.dev/retry"  # <revision>
 ANNOTATION_UNDO = "tidegate.dev/undo"  # <revision>@<RFC 3339>
 ANNOTATION_RESTARTED_AT = "tidegate.dev/restartedAt"  # <RFC 3339>
 ANNOTATION_MODELS_GENERATION = "tidegate.dev/models-generation"  # on worker pods
+ANNOTATION_HOSTS = "tidegate.dev/hosts"  # on a Deployment: the revision promoted in place
 ANNOTATION_ABORTED = "tidegate.dev/aborted"
 ANNOTATION_RENDERED_HASH = "tidegate.dev/rendered-hash"
 ANNOTATION_SCORE_LAG_MS = "tidegate.dev/score-lag-ms"

@@ -171,7 +171,7 @@ class Simulation:
             while True:
                 now_s += 1
                 self._tick(now_s, weight)
-                context = self._context(now_s, index, since_s, length_s, weight)
+                context = self._context(now_s, index, since_s, weight)
                 said, memory = assess(self._plan, context, memory)
                 intervals, judgements = intervals + said.judged, judgements + said.judged
                 if said.bad:
@@ -202,12 +202,10 @@ class Simulation:
             intervals=intervals, attempts=attempts, judgements=judgements,
         )  # fmt: skip
 
-    def _context(
-        self, now_s: float, index: int, since_s: float, length_s: int, weight: int
-    ) -> AnalysisContext:
+    def _context(self, now_s: float, index: int, since_s: float, weight: int) -> AnalysisContext:
         return AnalysisContext(
             now_s=now_s, pool_uid=_POOL, stable=_STABLE, canary=_CANARY, step_index=index,
-            step_since_s=since_s, step_ends_s=since_s + length_s, goal=weight, verified=weight,
+            step_since_s=since_s, goal=weight, verified=weight,
             routers=tuple(router.member for router in self._routers),
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ The choice is printed; there is no silent fallback.
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,20 +34,22 @@ class Cluster:
             folders.insert(0, str(binaries.ensure()))
         return os.environ | {"KUBECONFIG": str(self.kubeconfig), "PATH": ":".join(folders)}
 
-    def load_images(self) -> None:
-        """Put the project's built images where the cluster's nodes find them."""
+    def load_images(self, names: Collection[str] = ()) -> None:
+        """Put built images, all of the project's if none is named, where the nodes find them."""
+        known = images.known_images(names)
+        wanted = [image for name, image in known.items() if not names or name in names]
         if self.kind == "local":
-            images.load(plan(self.instance))
+            images.load(plan(self.instance), names)
         elif self.kind == "kind":
-            for image in images.project_images().values():
+            for image in wanted:
                 for reference in image.references[1:]:
                     run("docker", "tag", image.reference, reference)
-                names = image.references
-                run("kind", "load", "docker-image", *names, "--name", _kind_name(self.instance))
+                tags = image.references
+                run("kind", "load", "docker-image", *tags, "--name", _kind_name(self.instance))
         else:
             say("==> a given cluster pulls its images itself; its nodes need these by name:")
-            for reference in images.image_references().values():
-                say(f"    {reference}")
+            for image in wanted:
+                say(f"    {image.reference}")
 
     def down(self) -> None:
         """End what `choose` started; a given cluster is left alone."""

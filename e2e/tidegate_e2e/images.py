@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -96,6 +96,28 @@ def project_images() -> Mapping[str, Image]:
     return MappingProxyType({image.name: image for image in images})
 
 
+@cache
+def canary_images() -> Mapping[str, Image]:
+    """Return the images of `make demo-canary`: later versions of the demo's model, good and bad."""
+    # Only that demo pays for the quantiser's import.
+    from tidegate_e2e import magika_versions  # noqa: PLC0415
+
+    images = [
+        Image(
+            name=f"model-magika-{version}", dockerfile=context / "Dockerfile", context=context,
+            inputs=("magika",), fixed_tag="1",
+        )
+        for version, context in magika_versions.contexts().items()
+    ]  # fmt: skip
+    return MappingProxyType({image.name: image for image in images})
+
+
+def known_images(names: Collection[str] = ()) -> Mapping[str, Image]:
+    """Return every image that these names may mean; the canaries' only where one is named."""
+    project = project_images()
+    return project if set(names) <= project.keys() else {**project, **canary_images()}
+
+
 def files_below(path: Path) -> Iterator[Path]:
     """Yield a file, or a folder's files without compiled Python, in order."""
     if path.is_file():
@@ -125,7 +147,7 @@ def image_references() -> Mapping[str, str]:
 def build(names: Iterable[str] = ()) -> None:
     """Build the images that do not exist yet."""
     wanted = set(names)
-    for image in project_images().values():
+    for image in known_images(wanted).values():
         if (not wanted or image.name in wanted) and not _exists(image.reference):
             with step(f"build image {image.reference}"):
                 _build(image)
@@ -148,7 +170,7 @@ def load(plan: Plan, names: Iterable[str] = ()) -> None:
     """Import into the local cluster what it lacks, built or not, and drop what nothing names."""
     have = set(run(*ctr(plan), "images", "ls", "-q").split())
     wanted = set(names)
-    images = project_images()
+    images = known_images(wanted)
     for name, image in images.items():
         if (not wanted or name in wanted) and image.reference not in have:
             build([name])

@@ -142,6 +142,14 @@ class Gatherer:
             queries=dict(self.queries),
         )
 
+    def wanted(self) -> set[str]:
+        """Return the PromQL of every rollout's analysis."""
+        return {
+            text(check, "query")
+            for item in self._caches.every(kinds.ROLLOUTS.kind)
+            for check in records(item, "spec", "analysis", "prometheus")
+        } - {""}
+
     def rollouts(self, key: PoolKey) -> tuple[ObservedRollout, ...]:
         """Return the ModelRollouts that name a pool."""
         return tuple(map(_rollout, self._caches.rollouts_of(key)))

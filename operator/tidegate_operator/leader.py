@@ -24,6 +24,7 @@ from tidegate_api.state import WorkerState
 from tidegate_operator import handlers
 from tidegate_operator.adapters import client as kube
 from tidegate_operator.adapters.lease import Lease, touch
+from tidegate_operator.adapters.prometheus import Prometheus
 from tidegate_operator.adapters.scrape import Scraper
 from tidegate_operator.app import Health, make_app, serve
 from tidegate_operator.caches import Caches, PoolKey
@@ -145,6 +146,10 @@ async def _lead(settings: Settings, api: kube.KubeClient, lease: Lease, health: 
         group.create_task(lead(parts))
         await parts.caches.synced()
         group.create_task(_watch(parts.reconciler, settings))
+        if settings.prometheus_url:
+            results = parts.gatherer.queries
+            asker = Prometheus(settings.prometheus_url, parts.gatherer.wanted, results, time.time)
+            group.create_task(asker.run())
         group.create_task(_date_tables(settings, api, lease, parts, health.telemetry))
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tidegate_api.names import EventReason
+from tidegate_api.names import ANNOTATION_MODELS_GENERATION, EventReason
 from tidegate_api.pool import InferencePool, InferencePoolStatus
 from tidegate_api.template import JsonObject
 from tidegate_api.validation import InvalidPoolError, parse_pool
@@ -24,7 +24,7 @@ from tidegate_operator.core.decision import (
 )
 from tidegate_operator.core.memory import PoolMemory
 from tidegate_operator.core.observation import OperatorSettings
-from tidegate_operator.core.reading import text
+from tidegate_operator.core.reading import DELETION_COST, text
 from tidegate_operator.core.status import invalid_spec_status
 from tidegate_operator.gather import Gatherer, metadata
 from tidegate_operator.rollouts import RolloutReporter
@@ -153,9 +153,11 @@ class Reconciler:
         else:
             self._pending.pop(key, None)
         for pod, cost in decision.deletion_costs.items():
-            await self._writer.set_deletion_cost(key, pod, cost)
+            await self._writer.annotate(key, pod, DELETION_COST, str(cost))
         for manifest in decision.applies:
             await self._writer.apply(key, uid, manifest)
+        for pod, generation in decision.models_generations.items():
+            await self._writer.annotate(key, pod, ANNOTATION_MODELS_GENERATION, generation)
         for deletion in decision.deletes:
             await self._writer.delete(key, uid, deletion)
 

@@ -170,10 +170,9 @@ class Writer:
         self.written(uid).applied.pop((deletion.kind, deletion.name), None)
         self.written(uid).unlisted.pop((deletion.kind, deletion.name), None)
 
-    async def set_deletion_cost(self, key: PoolKey, pod: str, cost: int) -> None:
-        """Tell the ReplicaSet controller which worker to remove first (the lowest cost)."""
-        annotations = {"controller.kubernetes.io/pod-deletion-cost": str(cost)}
-        body = {"metadata": {"annotations": annotations}}
+    async def annotate(self, key: PoolKey, pod: str, name: str, value: str) -> None:
+        """Set an annotation of a worker; one that is gone needs none."""
+        body = {"metadata": {"annotations": {name: value}}}
         try:
             answer = await self._request(
                 "PATCH", kinds.PODS.path(key.namespace, pod), body=body,

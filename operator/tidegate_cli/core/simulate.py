@@ -270,7 +270,6 @@ def _judged(
         canary=progress.canary if tried else None,
         step_index=progress.step_index,
         step_since_s=progress.step_since_s,
-        step_ends_s=view.step_ends_s,
         goal=view.goal,
         verified=progress.verified,
         routers=(world.router(at_s),),

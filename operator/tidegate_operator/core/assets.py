@@ -66,9 +66,12 @@ def _set_objects(
     number = item.record.number if item.record else numbers.get(item.revision, 1)
     kept = item.record.data if item.record else item.stored.to_wire()
     yield objects.set_revision(pool, item.name, item.stored, kept, number)
-    yield objects.models_config_map(pool, item.name, item.stored, kept)
+    told = item.models.to_wire() if item.models is not None else kept["models"]
+    yield objects.models_config_map(pool, item.name, item.stored, told)
     yield objects.service(pool, item.name, item.stored)
-    yield objects.deployment(pool, item.name, item.stored, drains.replicas[item.name])
+    yield objects.deployment(
+        pool, item.name, item.stored, drains.replicas[item.name], hosts=item.hosts
+    )
 
 
 def unwanted_objects(

@@ -162,7 +162,13 @@ def models_loaded(facts: Facts) -> Verdict:
         for pod in item.alive
         if pod.uid in scrapes
     ]
-    models = [(name, model) for name, state in states if state for model in state.models]
+    models = [
+        (name, model)
+        for name, state in states
+        if state
+        for model in state.models
+        if model.revision in {"", state.revision}
+    ]
     waiting = [(name, model) for name, model in models if not model.ready]
     if waiting:
         name, model = waiting[0]

@@ -250,6 +250,7 @@ def _describe(
         table=None if _table_name(observation) in foreign else plan_table(observation, spec),
         deletion_costs=facts.drains.costs,
         applies=tuple(item for item in applies if (item.kind, item.name) not in foreign),
+        models_generations=_generations(facts.sets),
         deletes=deletes,
         status=pool_status(facts, verdicts, spec.weights),
         events=list_events(facts, verdicts[ConditionType.READY], stable_revision(facts), deletes),
@@ -260,6 +261,17 @@ def _describe(
         last=marked.last,
         recheck_after_s=_BUSY_RECHECK_S if facts.busy else _IDLE_RECHECK_S,
     )
+
+
+def _generations(sets: Sequence[WorkerSet]) -> dict[str, str]:
+    """Pods whose models document is another than the one that they were annotated with."""
+    return {
+        pod.name: wanted
+        for item in sets
+        for wanted in (str(item.document.generation),)
+        for pod in item.alive
+        if pod.models_generation != wanted and (item.models is not None or pod.models_generation)
+    }
 
 
 def _table_name(observation: PoolObservation) -> tuple[str, str]:

@@ -88,9 +88,11 @@ class Decision:
     """The outcome. Every field may be empty; `status` None leaves the status alone.
 
     `deletion_costs` (pod name -> cost) are annotations to write before `applies`, because the
-    ReplicaSet controller reads them when replicas fall. `applies` is everything that must exist,
-    each time; the shell writes only what differs. `drain_acks` are pod UIDs whose next scrape
-    carries the drain acknowledgement. `status` is complete, gauges included.
+    ReplicaSet controller reads them when replicas fall. `models_generations` are annotations to
+    write after `applies`: the kubelet then refreshes the models document at once. `applies` is
+    everything that must exist, each time; the shell writes only what differs. `drain_acks` are
+    pod UIDs whose next scrape carries the drain acknowledgement. `status` is complete, gauges
+    included.
     """
 
     memory: PoolMemory
@@ -98,6 +100,7 @@ class Decision:
     table: TablePlan | None = None
     deletion_costs: Mapping[str, int] = field(default_factory=dict)
     applies: tuple[Manifest, ...] = ()
+    models_generations: Mapping[str, str] = field(default_factory=dict)  # by pod: annotate
     deletes: tuple[Deletion, ...] = ()
     status: InferencePoolStatus | None = None
     events: tuple[Event, ...] = ()

@@ -56,8 +56,9 @@ def _remember(
     old: Mapping[str, ModelMemory] = before.models if before else {}
     elapsed_s = scraped_s - before.scraped_s if before else 0.0
     models = {
-        model.name: adapt(_latency(old.get(model.name), model, elapsed_s), model, waiting)
+        name: adapt(_latency(old.get(name), model, elapsed_s), model, waiting)
         for model in state.models
+        for name in (model.loaded_as or model.name,)
     }
     return WorkerMemory(scraped_s, models)
 
@@ -75,7 +76,7 @@ def _latency(before: ModelMemory | None, seen: ModelState, elapsed_s: float) -> 
 
 def _reading(pod: ObservedPod, state: WorkerState, memory: WorkerMemory) -> Reading:
     limits = (
-        current_limit(model.traits, memory.models.get(model.name))
+        current_limit(model.traits, memory.models.get(model.loaded_as or model.name))
         for model in state.models
         if not model.traits.ensemble
     )

@@ -20,11 +20,18 @@ from tidegate_operator.core.stored import StoredSet
 _PROGRESS_DEADLINE_S = 600
 
 
-def deployment(pool: InferencePool, name: str, stored: StoredSet, replicas: int) -> Manifest:
-    """Return a set's Deployment. Its template never changes, so no strategy ever runs."""
+def deployment(
+    pool: InferencePool, name: str, stored: StoredSet, replicas: int, *, hosts: str | None = None
+) -> Manifest:
+    """Return a set's Deployment. Its template never changes, so no strategy ever runs.
+
+    `hosts`: the revision that was promoted inside its workers.
+    """
     labels = set_labels(pool, stored.revision, stored.accelerator, name)
     selector = {key: labels[key] for key in (names.LABEL_POOL, names.LABEL_WORKER_SET)}
     annotations = {names.ANNOTATION_RENDERED_HASH: stable_hash(stored.pod_template)}
+    if hosts is not None:
+        annotations[names.ANNOTATION_HOSTS] = hosts
     spec: JsonObject = {
         "replicas": replicas,
         "revisionHistoryLimit": 0,
@@ -67,11 +74,11 @@ def service(pool: InferencePool, name: str, stored: StoredSet) -> Manifest:
 
 
 def models_config_map(
-    pool: InferencePool, name: str, stored: StoredSet, kept: JsonObject
+    pool: InferencePool, name: str, stored: StoredSet, models: object
 ) -> Manifest:
-    """Return what the set's agents shall serve (ADR 0006), as its record keeps it."""
+    """Return what the set's agents shall serve (ADR 0006)."""
     labels = set_labels(pool, stored.revision, stored.accelerator, name)
-    text = json.dumps(kept["models"], sort_keys=True, indent=1, ensure_ascii=False)
+    text = json.dumps(models, sort_keys=True, indent=1, ensure_ascii=False)
     data: JsonObject = {"data": {MODELS_KEY: text}}
     return _object(pool, "v1", "ConfigMap", models_object_name(name), labels=labels, content=data)
 

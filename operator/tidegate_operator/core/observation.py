@@ -95,6 +95,7 @@ class ObservedPod:
     problems: tuple[ContainerProblem, ...] = ()
     unschedulable_message: str = ""  # condition PodScheduled=False
     deletion_cost: int = 0  # annotation controller.kubernetes.io/pod-deletion-cost
+    models_generation: str = ""  # annotation tidegate.dev/models-generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,12 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tidegate_api.names import LABEL_CLASS, LABEL_REVISION, LABEL_WORKER_SET
+from tidegate_api.names import (
+    ANNOTATION_MODELS_GENERATION,
+    LABEL_CLASS,
+    LABEL_REVISION,
+    LABEL_WORKER_SET,
+)
 from tidegate_api.template import JsonObject
 from tidegate_operator.core.observation import (
     ContainerProblem,
@@ -131,6 +136,7 @@ def read_pod(item: JsonObject) -> ObservedPod:
         problems=tuple(_problems(item)),
         unschedulable_message=text(scheduled, "message") if unscheduled else "",
         deletion_cost=int(cost) if _INTEGER.fullmatch(cost) else 0,
+        models_generation=text(item, "metadata", "annotations", ANNOTATION_MODELS_GENERATION),
     )
 
 

@@ -36,6 +36,9 @@ class RevisionPlan:
     collisions: int
     paused: bool
     others: tuple[KeptRevision, ...] = ()  # that a rollout keeps beside the desired one
+    tried: KeptRevision | None = None  # the canary, whether it has workers of its own or not
+    second: KeptRevision | None = None  # that a rollout tries inside the desired one's workers
+    adopts: str | None = None  # the revision whose workers host the desired one from now on
     marked: frozenset[str] = frozenset()  # whose records say that they were aborted
     steered: bool = False  # a rollout decides, so `asked` may differ from `desired` for long
 
@@ -54,7 +57,7 @@ class RevisionPlan:
     @property
     def recorded(self) -> tuple[KeptRevision, ...]:
         """The revisions whose records must exist, each once."""
-        every = (self.desired, *self.others)
+        every = (self.desired, *self.others, self.tried)
         found = {item.name: item for item in every if item is not None}
         return tuple(found.values())
 

@@ -245,17 +245,23 @@ def _serves(
     """
     if state is None and before is not None:
         return list(before.serves)
-    told = {desired.model.name: desired.model for desired in item.stored.models.models}
+    document = item.document
+    main = {(item.revision, found.model.name): found.model for found in document.models}
     if state is None or not state.models:
-        return [_expected(item.revision, model) for model in told.values()]
-    loaded = {model.name: model for model in state.models if model.name in told}
+        return [_expected(item.revision, model) for model in main.values()]
+    second = document.alongside
+    beside = {(second.revision, m.model.name): m.model for m in second.models} if second else {}
+    told = main | beside
+    loaded = {(seen.revision or item.revision, seen.name): seen for seen in state.models}
     return [
-        _loaded(item.revision, seen, told[name], memory) for name, seen in sorted(loaded.items())
+        _loaded(key[0], seen, told[key], memory)
+        for key, seen in sorted(loaded.items())
+        if key in told and (key in main or seen.ready)
     ]
 
 
 def _loaded(revision: str, seen: ModelState, told: Model, memory: WorkerMemory | None) -> Served:
-    remembered = memory.models.get(seen.name) if memory else None
+    remembered = memory.models.get(seen.loaded_as or seen.name) if memory else None
     return Served(
         revision=revision,
         model=seen.name,
@@ -264,6 +270,7 @@ def _loaded(revision: str, seen: ModelState, told: Model, memory: WorkerMemory |
         ready=seen.ready,
         idempotent=_idempotent(told, seen.traits),
         traits=seen.traits,
+        loaded_as=seen.loaded_as,
     )
 
 

@@ -18,6 +18,7 @@ from tidegate_operator.core.observation import (
 )
 from tidegate_operator.core.podtemplate import pod_template
 from tidegate_operator.core.revisions import KeptRevision, RevisionPlan, own_records
+from tidegate_operator.core.rollout.inplace import document
 from tidegate_operator.core.stored import StoredSet, read_set
 from tidegate_operator.core.workermodels import worker_models
 
@@ -35,11 +36,18 @@ class WorkerSet:
     deployment: ObservedDeployment | None
     record: ObservedRevision | None
     pods: tuple[ObservedPod, ...]
+    hosts: str | None = None  # another revision than it was made for, promoted in place
+    models: WorkerModels | None = None  # what its agents are told; None: as it was made
 
     @property
     def revision(self) -> str:
         """The revision that its workers serve."""
-        return self.stored.revision
+        return self.hosts or self.stored.revision
+
+    @property
+    def document(self) -> WorkerModels:
+        """What its agents shall serve."""
+        return self.models or self.stored.models
 
     @property
     def accelerator(self) -> str:
@@ -69,6 +77,7 @@ def collect_sets(observation: PoolObservation, plan: RevisionPlan) -> tuple[Work
     deployments = {
         item.meta.name: item for item in observation.deployments if item.meta.controller_uid == uid
     }
+    hosts = {name: _hosted(item, plan) for name, item in deployments.items()}
     desired = _sets_of(observation, plan, plan.desired, records, deployments)
     wanted = dict(desired)
     for other in plan.others:
@@ -85,6 +94,8 @@ def collect_sets(observation: PoolObservation, plan: RevisionPlan) -> tuple[Work
             deployment=deployments.get(name),
             record=records.get(name),
             pods=pods.get(name, ()),
+            hosts=hosts.get(name),
+            models=_models(observation, plan, content, hosts.get(name), second=name in desired),
         )
         for name, content in {**wanted, **stored}.items()
     )
@@ -105,14 +116,78 @@ def _sets_of(
     pairs = zip(observation.pool.spec.accelerators, observation.accelerators, strict=True)
     for accelerator, raw in pairs:
         identity = set_identity(revision.name, raw)
-        pool_name = observation.pool.metadata.name
-        name = set_name(pool_name, accelerator.name, identity, plan.collisions)
+        name = _name_of(observation, plan, identity, records, deployments)
         kept = read_set(records[name]) if name in records else None
         pod = deployments[name].pod_template if name in deployments else None
         found[name] = kept or _render(
             observation, revision, template, accelerator, name=name, identity=identity, pod=pod
         )
     return found
+
+
+def _name_of(
+    observation: PoolObservation,
+    plan: RevisionPlan,
+    identity: JsonObject,
+    records: Mapping[str, ObservedRevision],
+    deployments: Mapping[str, ObservedDeployment],
+) -> str:
+    """The set that hosts this revision, else the one made for it, else its derived name."""
+    revision = identity["revision"]
+    for name, item in deployments.items():
+        kept = read_set(records[name]) if name in records else None
+        same = kept is not None and kept.identity.get("class") == identity["class"]
+        if same and _hosted(item, plan) == revision:
+            return name
+    pool, class_name = observation.pool.metadata.name, _class_name(identity)
+    name = set_name(pool, class_name, identity, plan.collisions)
+    if name in deployments and _hosted(deployments[name], plan) is not None:
+        return set_name(pool, class_name, identity, plan.collisions + 1)
+    return name
+
+
+def _class_name(identity: JsonObject) -> str:
+    parts = identity["class"]
+    return str(parts.get("name")) if isinstance(parts, dict) else ""
+
+
+def _hosted(deployment: ObservedDeployment, plan: RevisionPlan) -> str | None:
+    """The revision that was promoted inside this set's workers, or is in this decision."""
+    made_for = deployment.meta.labels.get(names.LABEL_REVISION)
+    hosted = deployment.meta.annotations.get(names.ANNOTATION_HOSTS) or None
+    if plan.adopts is not None and plan.desired is not None and plan.adopts == (hosted or made_for):
+        return plan.desired.name if plan.desired.name != made_for else None
+    return hosted if hosted != made_for else None
+
+
+def _models(
+    observation: PoolObservation,
+    plan: RevisionPlan,
+    stored: StoredSet,
+    hosted: str | None,
+    *,
+    second: bool,
+) -> WorkerModels | None:
+    """What the agents are told where that is more than what the set was made for."""
+    tried = plan.second if second else None
+    if hosted is None and tried is None:
+        return None
+    known = {item.name: item for item in (*plan.kept, *plan.recorded)}
+    accelerator = next(
+        (item for item in observation.pool.spec.accelerators if item.name == stored.accelerator),
+        None,
+    )
+    main = _told(known.get(hosted or ""), accelerator)
+    return document(stored.models, main, _told(tried, accelerator))
+
+
+def _told(
+    revision: KeptRevision | None, accelerator: AcceleratorClass | None
+) -> WorkerModels | None:
+    template = parse_template(revision)
+    if revision is None or template is None or accelerator is None:
+        return None
+    return worker_models(revision.name, template, accelerator)
 
 
 def _render(

@@ -7,6 +7,7 @@ import pytest
 from tidegate_api.names import LABEL_POOL
 from tidegate_operator.caches import Caches, PoolKey
 from tidegate_operator.core.decision import Deletion, Manifest
+from tidegate_operator.core.reading import DELETION_COST
 from tidegate_operator.writer import NotLeadingError, Writer
 
 KEY, UID = PoolKey("ml", "vision"), "pool-1"
@@ -134,7 +135,7 @@ async def test_nothing_is_written_without_the_lease(api, writer, leading):
     for work in (
         writer.apply(KEY, UID, manifest()),
         writer.delete(KEY, UID, gone),
-        writer.set_deletion_cost(KEY, "pod", 1),
+        writer.annotate(KEY, "pod", DELETION_COST, "1"),
     ):
         with pytest.raises(NotLeadingError):
             await work
@@ -152,7 +153,7 @@ async def test_only_the_object_that_was_decided_on_is_deleted(api, writer):
 
 
 async def test_the_cost_of_a_worker_that_is_gone_is_nobodys(api, writer):
-    await writer.set_deletion_cost(KEY, "gone", -1)
+    await writer.annotate(KEY, "gone", DELETION_COST, "-1")
     assert api.count("PATCH", "pods/gone") == 1
     assert api.get("/api/v1/namespaces/ml/pods/gone") is None
 
@@ -160,7 +161,7 @@ async def test_the_cost_of_a_worker_that_is_gone_is_nobodys(api, writer):
 async def test_the_cost_of_a_worker_is_all_that_changes(api, caches, writer):
     pod = "/api/v1/namespaces/ml/pods/w1"
     api.put(pod, {"metadata": {"labels": {LABEL_POOL: "vision"}, "annotations": {"a": "b"}}})
-    await writer.set_deletion_cost(KEY, "w1", -7)
+    await writer.annotate(KEY, "w1", DELETION_COST, "-7")
     wanted = {"a": "b", "controller.kubernetes.io/pod-deletion-cost": "-7"}
     assert api.get(pod)["metadata"]["annotations"] == wanted
     assert api.get(pod)["metadata"]["labels"] == {LABEL_POOL: "vision"}

@@ -33,8 +33,7 @@ class AnalysisContext:
     """What analysis looks at in one decision. Times are epoch seconds of the operator's clock.
 
     `canary` None: no canary is being tried now. `goal` is the weight of the present step; below
-    it a window may fail but not pass. `step_ends_s` is when the step's own time is over:
-    `step_since_s` for a step without one, infinite for a pause until promote.
+    it a window may fail but not pass.
     """
 
     now_s: float
@@ -43,7 +42,6 @@ class AnalysisContext:
     canary: str | None
     step_index: int = 0
     step_since_s: float = 0.0
-    step_ends_s: float = 0.0
     goal: int = 0
     verified: int = 0  # the canary's weight that every live router acknowledged last
     routers: Sequence[RouterMember] = ()
@@ -196,22 +194,15 @@ def _closed(
     )
 
 
-def _is_over(context: AnalysisContext) -> bool:
-    """Whether a step that has a time of its own has used it up."""
-    timed = context.step_ends_s > context.step_since_s
-    return timed and context.now_s >= context.step_ends_s
-
-
 def _idle(context: AnalysisContext, memory: AnalysisMemory) -> Assessment:
     """What holds between two judgements."""
     mine = of_step(memory.closed or (), memory.step) if context.canary else []
     passed, window = has_passed(mine), memory.window
     timed_out = bool(mine) and mine[-1].verdict == "Inconclusive"
-    late = window is not None and bool(window.message) and _is_over(context)
     return Assessment(
         verdict=memory.verdict,
         passed=passed,
-        data_missing=not passed and (timed_out or late),
+        data_missing=not passed and timed_out,
         message=memory.message,
         checks=_checks(memory),
         windows=show(memory.closed or (), window, memory.step.index),

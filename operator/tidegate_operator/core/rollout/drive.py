@@ -17,6 +17,7 @@ from tidegate_operator.core.observation import ObservedRollout, PoolObservation
 from tidegate_operator.core.revisions import KeptRevision, RevisionPlan
 from tidegate_operator.core.rollout.analysis import AnalysisContext, assess, guard
 from tidegate_operator.core.rollout.binding import Binding
+from tidegate_operator.core.rollout.inplace import obstacle
 from tidegate_operator.core.rollout.machine import advance
 from tidegate_operator.core.rollout.model import (
     Outcome,
@@ -26,7 +27,7 @@ from tidegate_operator.core.rollout.model import (
 )
 from tidegate_operator.core.rollout.persist import progress_of
 from tidegate_operator.core.rollout.policy import resolve
-from tidegate_operator.core.rollout.tracks import tracks
+from tidegate_operator.core.rollout.tracks import seen_tracks
 from tidegate_operator.core.rollout.view import MOVING, View
 from tidegate_operator.core.rollout.windows import AnalysisMemory
 from tidegate_operator.core.table import Steering
@@ -105,7 +106,7 @@ def look(
         now_s=observation.now_s,
         asked=begun.asked.name,
         counts=counts,
-        tracks=tracks(observation, sets, failing),
+        tracks=seen_tracks(observation, plan_before(begun, plan), sets, failing),
         kept=tuple(item.name for item in plan.kept),
         was_stable=observation.pool.status.stable_revision,
         marked_aborted=_marked(plan),
@@ -114,7 +115,7 @@ def look(
         verbs={key: value for key, value in annotations.items() if key.startswith(_VERBS)},
         paused=is_paused(begun, observation),
         local_aborts=_local_aborts(observation),
-        in_place_obstacle="InPlace needs workers that can load a second revision",
+        in_place_obstacle=_obstacle(begun, plan),
     )
 
 
@@ -134,7 +135,6 @@ def judge_canary(
         canary=progress.canary if tried else None,
         step_index=progress.step_index,
         step_since_s=progress.step_since_s,
-        step_ends_s=view.step_ends_s,
         goal=view.goal,
         verified=progress.verified,
         routers=observation.routers,
@@ -152,6 +152,14 @@ def is_paused(begun: Begun, observation: PoolObservation) -> bool:
     marks = (pool.metadata.annotations, begun.rollout.meta.annotations)
     by_mark = any(found.get(ANNOTATION_PAUSED) == "true" for found in marks)
     return begun.frozen or by_field or by_mark
+
+
+def _obstacle(begun: Begun, plan: RevisionPlan) -> str:
+    """What keeps the asked revision from running inside the stable one's workers."""
+    stable = next((item for item in plan.kept if item.name == begun.progress.stable), None)
+    if stable is None or stable.name == begun.asked.name:
+        return ""
+    return obstacle(stable, begun.asked)
 
 
 def _marked(plan: RevisionPlan) -> frozenset[str]:
@@ -177,6 +185,9 @@ def drive(begun: Begun, sight: Sight, plan: RevisionPlan) -> Driven:
     """Let the state machine decide."""
     outcome = advance(begun.policy, sight, begun.progress)
     after = _plan(begun, plan, outcome.progress, outcome.scale)
+    promoted = outcome.progress.stable not in {None, begun.progress.stable}
+    if promoted and begun.progress.strategy == "InPlace":
+        after = replace(after, adopts=begun.progress.stable)
     if outcome.mark_aborted is not None:
         after = replace(after, marked=after.marked | {outcome.mark_aborted})
     return Driven(begun=begun, sight=sight, outcome=outcome, plan=after)
@@ -201,15 +212,17 @@ def _plan(
 ) -> RevisionPlan:
     """The stable revision is the pool's desired one; others have workers beside it."""
     known = {item.name: item for item in plan.kept} | {begun.asked.name: begun.asked}
-    stable = known.get(progress.stable or "") or begun.asked
+    stable, canary = known.get(progress.stable or "") or begun.asked, progress.canary
     names = [name for name in scaled if name is not None and name != stable.name]
-    others = {name: known[name] for name in (*names, progress.canary) if name in known}
-    others.pop(stable.name, None)
+    inside = progress.strategy == "InPlace" and progress.state in MOVING
+    others = [known[name] for name in names if name in known and not (inside and name == canary)]
     return replace(
         plan,
         asked=stable.name,
         desired=stable,
-        others=tuple(others.values()),
+        others=tuple(others),
+        tried=known.get(canary or ""),
+        second=known.get(canary or "") if inside else None,
         marked=_marked(plan),
         steered=True,
     )

@@ -50,7 +50,7 @@ def _short_steps(facts: Facts, driven: Driven) -> list[Note]:
     """Warn once, when a canary begins, of timed steps that cannot see minRequests."""
     policy, rate = driven.begun.policy, facts.traffic.requests_per_second
     begins = any(n.reason is RolloutEventReason.ROLLOUT_UPDATED for n in driven.outcome.notes)
-    if not begins or policy.analysis is None or rate is None:
+    if not begins or policy.analysis is None or not rate:
         return []
     least = policy.analysis.min_requests
     return [

@@ -67,7 +67,7 @@ class Run:
         self.memory = AnalysisMemory()
         self.context = AnalysisContext(
             now_s=T0, pool_uid="u", stable=STABLE, canary=CANARY, step_index=1, step_since_s=T0,
-            step_ends_s=T0 + 60, goal=25, verified=25,
+            goal=25, verified=25,
         )  # fmt: skip
         self.said = []
 
