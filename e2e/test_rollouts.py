@@ -152,6 +152,39 @@ async def test_verbs_pause_promote_abort_retry_and_undo(knobs, router):
     assert "Degraded" in listed
 
 
+async def test_a_batching_edit_in_place_is_a_canary_without_a_new_pod(knobs, router):
+    knobs.kubectl("patch", ROLLOUT, "--type=merge", "-p", '{"spec":{"surge":"InPlace"}}')
+    before = pods(knobs)
+    batching = {"name": "knobs", "dynamicBatching": {"maxQueueDelay": "300us"}}
+    patch = {"spec": {"template": {"models": [batching]}}}
+    async with traffic(knobs, router) as load:
+        asked = status(knobs)["askedRevision"]
+        await asyncio.to_thread(
+            knobs.kubectl, "patch", ROLLOUT, "--type=merge", "-p", json.dumps(patch)
+        )
+        done = await asyncio.to_thread(settled_on, knobs, "Healthy", asked)
+        second = done["stableRevision"]
+        assert second == done["askedRevision"]
+        assert pods(knobs) == before
+        began_s = time.time()
+        await asyncio.to_thread(
+            until, lambda: by_revision(load.since(began_s))[second] > 50, what="answers of it"
+        )
+        assert outcomes(load.log).keys() == {"ok"}
+    until(lambda: not any(m.get("loadedAs") is None for m in loaded(knobs)), what="one copy left")
+
+
+def pods(shell) -> set[str]:
+    listed = shell.get("pods", "-l", "tidegate.dev/pool=knobs")["items"]
+    return {pod["metadata"]["uid"] for pod in listed}
+
+
+def loaded(shell) -> list[dict]:
+    """What the routers are told that each worker has loaded."""
+    table = shell.get("routetables.tidegate.dev/knobs")["spec"]
+    return [served for worker in table["workers"] for served in worker["serves"]]
+
+
 async def verb(shell, name: str, value: str) -> None:
     await asyncio.to_thread(
         shell.kubectl, "annotate", "--overwrite", ROLLOUT, f"tidegate.dev/{name}={value}"
