@@ -7,13 +7,16 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
 
-.PHONY: help demo demo-down test test-fast verify generate lock bench
+.PHONY: help demo demo-canary demo-down test test-fast verify generate lock bench
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 demo: $(STAMP) ## a cluster, real Triton workers, the router, real answers; leaves it running
 	@$(PYTHON) -m tidegate_e2e.demo up
+
+demo-canary: $(STAMP) ## new versions under live requests: one is promoted, three roll back by themselves
+	@$(PYTHON) -m tidegate_e2e.demo_canary
 
 demo-down: $(STAMP) ## end everything that `make demo` started
 	@$(PYTHON) -m tidegate_e2e.demo down
