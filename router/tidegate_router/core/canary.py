@@ -2,7 +2,9 @@
 
 Every block of 100 requests holds exactly the weights; a periodic choice would lock onto clients
 that alternate, a plain random draw strays by sqrt(n). What a block that is cut short by new
-weights left undone goes into the next block, so that no history of weights adds up to a drift.
+weights left undone goes into the next block, as far as the new weights have room for it: weights
+that move often add up to no drift, and a small weight never pays for a larger one before it with
+more than one block.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -18,6 +20,7 @@ class TicketDraw:
 
     _weights: dict[str, int] = field(default_factory=dict)
     _tickets: list[str] = field(default_factory=list)
+    _rounded: dict[str, float] = field(default_factory=dict)  # off the block's tickets
 
     def draw(
         self, weights: Mapping[str, int], servable: Collection[str], uniform: Uniform
@@ -32,19 +35,26 @@ class TicketDraw:
         if not wanted:
             return None
         if wanted != self._weights or not self._tickets:
-            owed = self._owed()
-            self._weights, self._tickets = wanted, shuffled(tickets(wanted, owed), uniform)
+            self._refill(wanted, uniform)
         revision = self._tickets.pop()
         if revision in servable:
             return revision
         return pick_by_weight(wanted, servable, uniform) or revision
+
+    def _refill(self, wanted: dict[str, int], uniform: Uniform) -> None:
+        due = _shares(wanted, self._owed())
+        block = tickets(wanted, self._owed())
+        self._rounded = {revision: due[revision] - block.count(revision) for revision in due}
+        self._weights, self._tickets = wanted, shuffled(block, uniform)
 
     def _owed(self) -> dict[str, float]:
         """Return the tickets that each revision got too few of in the block that is cut short."""
         left = len(self._tickets) / BLOCK
         total = sum(self._weights.values())
         return {
-            revision: self._tickets.count(revision) - weight * BLOCK / total * left
+            revision: self._tickets.count(revision)
+            - weight * BLOCK / total * left
+            + self._rounded.get(revision, 0.0)
             for revision, weight in self._weights.items()
         }
 
@@ -66,18 +76,22 @@ def tickets(weights: Mapping[str, int], owed: Mapping[str, float] | None = None)
 
     `owed` tickets are added first; nobody gets fewer than none.
     """
-    shares = _scaled(weights)
-    shares = _scaled(
-        {
-            revision: max(0.0, share + (owed or {}).get(revision, 0.0))
-            for revision, share in shares.items()
-        }
-    )
+    shares = _shares(weights, owed or {})
     counts = {revision: int(share) for revision, share in shares.items()}
     by_rest = sorted(shares, key=lambda name: (counts[name] - shares[name], name))
     for revision in by_rest[: BLOCK - sum(counts.values())]:
         counts[revision] += 1
     return [revision for revision, count in counts.items() for _ in range(count)]
+
+
+def _shares(weights: Mapping[str, int], owed: Mapping[str, float]) -> dict[str, float]:
+    """Return what each revision is due of the next block, summing to BLOCK."""
+    return _scaled(
+        {
+            revision: max(0.0, share + owed.get(revision, 0.0))
+            for revision, share in _scaled(weights).items()
+        }
+    )
 
 
 def _scaled(shares: Mapping[str, float]) -> dict[str, float]:

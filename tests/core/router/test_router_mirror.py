@@ -276,6 +276,14 @@ def test_the_bounds_hold_whatever_comes_and_ends(events):
     assert book.room("a", MAX_BODY_BYTES)
 
 
+def test_what_ended_holds_no_bytes():
+    book = MirrorBook()
+    for _ in range(2 * MAX_HELD_BYTES // MAX_BODY_BYTES):
+        assert book.room("u", MAX_BODY_BYTES)
+        book.begin("u", MAX_BODY_BYTES)
+        book.end("u", MAX_BODY_BYTES)
+
+
 def test_all_pools_share_the_bytes():
     book = MirrorBook()
     pools = MAX_HELD_BYTES // MAX_BODY_BYTES

@@ -200,6 +200,21 @@ def test_every_field_is_read_and_its_bytes_make_the_message_again(written):
     assert [one.number for one in found] == [number for number, _, _ in written]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(b"\x0a\x05ab", id="a-string-cut-off"),
+        pytest.param(b"\x0d\x01\x02", id="four-bytes-cut-off"),
+        pytest.param(b"\x09\x01", id="eight-bytes-cut-off"),
+        pytest.param(b"\x08\x80", id="a-number-cut-off"),
+        pytest.param(b"\x0b", id="a-group"),
+    ],
+)
+def test_a_field_beyond_the_end_is_refused(message):
+    with pytest.raises(protowire.WireError):
+        list(protowire.fields(message))
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(data):
     with contextlib.suppress(protowire.WireError):

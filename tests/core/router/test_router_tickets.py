@@ -118,6 +118,20 @@ def test_weights_that_change_in_mid_block_add_up_to_no_drift(phases, seed):
             assert abs(seen - due) <= 50
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_long_history_of_short_phases_stays_as_close_as_a_short_one(seed):
+    draw, chance = TicketDraw(), random.Random(seed)
+    seen, due, worst = 0, 0.0, 0.0
+    for _ in range(4000):
+        weight = chance.choice([40, 50, 60])
+        weights = {"stable": 100 - weight, "canary": weight}
+        for _ in range(chance.randint(1, 30)):
+            seen += draw.draw(weights, weights, chance.random) == "canary"
+            due += weight / 100
+            worst = max(worst, abs(seen - due))
+    assert worst <= 50
+
+
 def test_the_draw_is_blind_to_what_asks_and_in_which_order(harness, make_worker, make_table):
     workers = [make_worker("a", revision="stable"), make_worker("b", revision="canary")]
 
