@@ -6,6 +6,7 @@ the load generator's own log (.bench/demo-canary.log), from which the figures co
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -77,7 +78,7 @@ class Shell:
         try:
             yield
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # as a user ends it; the terminal is left in order
             process.wait(timeout=10)
 
 
