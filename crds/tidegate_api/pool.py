@@ -240,6 +240,9 @@ class InferencePoolStatus(ApiModel):
     rollout: RolloutBinding | None = Field(
         default=None, description="the ModelRollout that decides what runs"
     )
+    restarted_at: str | None = Field(
+        default=None, max_length=40, description="the last restart that was asked for"
+    )
     operator: OperatorClaim | None = None
     address: Address | None = None
     conditions: list[Condition] = Field(

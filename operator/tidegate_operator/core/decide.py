@@ -1,7 +1,7 @@
 """One decision about one pool: a flat list of small steps (operator.md sections 1, 2, 8, 9)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tidegate_api.names import ANNOTATION_PAUSED, ConditionType, Kind
 from tidegate_operator.core.acknowledge import Acknowledgement, acknowledge
@@ -17,7 +17,7 @@ from tidegate_operator.core.measurements import Measured, measure_workers
 from tidegate_operator.core.memory import FailingSince, PoolMemory
 from tidegate_operator.core.observation import PoolObservation
 from tidegate_operator.core.podtemplate import drain_timeout_s
-from tidegate_operator.core.revisions import RevisionPlan, plan_revisions
+from tidegate_operator.core.revisions import RevisionPlan, last_restart, plan_revisions
 from tidegate_operator.core.rollout.binding import Binding, bind
 from tidegate_operator.core.rollout.drive import (
     Begun,
@@ -155,6 +155,10 @@ def _find_way(seen: _Seen) -> _Way:
     steered = binding.charge == "Rollout"
     paused = is_paused(observation)
     plan = plan_revisions(observation, binding.template, paused=paused and not steered)
+    known = observation.pool.status.restarted_at or ""
+    marks_of = binding.bound.meta.annotations if binding.bound else {}
+    restart = known if paused else last_restart(observation, marks_of)
+    plan = replace(plan, restarted_at=restart)
     begun = begin(binding, plan) if steered else None
     return _own_way(seen, plan) if begun is None else _steered_way(seen, plan, begun)
 

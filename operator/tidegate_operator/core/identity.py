@@ -26,10 +26,16 @@ def revision_hash(template: Mapping[str, object], collisions: int) -> str:
     return stable_hash(dict(template), collisions)
 
 
-def set_identity(revision: str, accelerator: Mapping[str, object]) -> JsonObject:
-    """Return what makes a worker set what it is; two sets are one if these are equal."""
+def set_identity(
+    revision: str, accelerator: Mapping[str, object], restarted_at: str = ""
+) -> JsonObject:
+    """Return what makes a worker set what it is; two sets are one if these are equal.
+
+    `restarted_at`: the same revision is rendered anew at each restart that a user asks for.
+    """
     parts = {key: accelerator[key] for key in _CLASS_PARTS if accelerator.get(key) is not None}
-    return {"revision": revision, "class": parts}
+    restart: JsonObject = {"restartedAt": restarted_at} if restarted_at else {}
+    return {"revision": revision, "class": parts, **restart}
 
 
 def set_name(pool: str, class_name: str, identity: JsonObject, collisions: int) -> str:

@@ -1,8 +1,10 @@
 """Which revision the pool shall run, from what the user wrote and what is already kept."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tidegate_api.names import ANNOTATION_RESTARTED_AT
 from tidegate_api.template import JsonObject
 from tidegate_operator.core.identity import (
     revision_hash,
@@ -14,6 +16,7 @@ from tidegate_operator.core.observation import ObservedRevision, PoolObservation
 from tidegate_operator.core.stored import StoredRevision, read_revision, read_set
 
 _MAX_COLLISIONS = 16
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class RevisionPlan:
     second: KeptRevision | None = None  # that a rollout tries inside the desired one's workers
     adopts: str | None = None  # the revision whose workers host the desired one from now on
     marked: frozenset[str] = frozenset()  # whose records say that they were aborted
+    restarted_at: str = ""  # the last restart that a user asked for, RFC 3339
     steered: bool = False  # a rollout decides, so `asked` may differ from `desired` for long
 
     @property
@@ -60,6 +64,19 @@ class RevisionPlan:
         every = (self.desired, *self.others, self.tried)
         found = {item.name: item for item in every if item is not None}
         return tuple(found.values())
+
+
+def last_restart(observation: PoolObservation, annotations: Mapping[str, str]) -> str:
+    """Return the newest restart asked for by the pool, its rollout (`annotations`) or before.
+
+    It is kept in status, so that taking the annotation away restarts nothing.
+    """
+    asked = (
+        observation.pool.metadata.annotations.get(ANNOTATION_RESTARTED_AT, ""),
+        annotations.get(ANNOTATION_RESTARTED_AT, ""),
+    )
+    known = observation.pool.status.restarted_at or ""
+    return max([known, *(value for value in asked if _INSTANT.fullmatch(value))])
 
 
 def plan_revisions(

@@ -35,6 +35,7 @@ def pool_status(
         desired_revision=facts.desired,
         stable_revision=stable_revision(facts),
         rollout=facts.binding.record,
+        restarted_at=facts.plan.restarted_at or None,
         revisions=_revisions(facts, shown),
         weights=shown,
         verified_weights=_verified(facts),

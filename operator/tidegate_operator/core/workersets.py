@@ -115,12 +115,19 @@ def _sets_of(
     found: dict[str, StoredSet] = {}
     pairs = zip(observation.pool.spec.accelerators, observation.accelerators, strict=True)
     for accelerator, raw in pairs:
-        identity = set_identity(revision.name, raw)
+        identity = set_identity(revision.name, raw, plan.restarted_at)
         name = _name_of(observation, plan, identity, records, deployments)
         kept = read_set(records[name]) if name in records else None
         pod = deployments[name].pod_template if name in deployments else None
         found[name] = kept or _render(
-            observation, revision, template, accelerator, name=name, identity=identity, pod=pod
+            observation,
+            plan,
+            revision,
+            template,
+            accelerator,
+            name=name,
+            identity=identity,
+            pod=pod,
         )
     return found
 
@@ -136,7 +143,7 @@ def _name_of(
     revision = identity["revision"]
     for name, item in deployments.items():
         kept = read_set(records[name]) if name in records else None
-        same = kept is not None and kept.identity.get("class") == identity["class"]
+        same = kept is not None and _is_alike(kept.identity, identity)
         if same and _hosted(item, plan) == revision:
             return name
     pool, class_name = observation.pool.metadata.name, _class_name(identity)
@@ -144,6 +151,11 @@ def _name_of(
     if name in deployments and _hosted(deployments[name], plan) is not None:
         return set_name(pool, class_name, identity, plan.collisions + 1)
     return name
+
+
+def _is_alike(one: JsonObject, other: JsonObject) -> bool:
+    """Whether two sets differ at most in the revision that they were made for."""
+    return all(one.get(key) == other.get(key) for key in ("class", "restartedAt"))
 
 
 def _class_name(identity: JsonObject) -> str:
@@ -192,6 +204,7 @@ def _told(
 
 def _render(
     observation: PoolObservation,
+    plan: RevisionPlan,
     revision: KeptRevision,
     template: WorkerTemplate,
     accelerator: AcceleratorClass,
@@ -210,12 +223,20 @@ def _render(
             pool=observation.pool,
             template=template,
             accelerator=accelerator,
-            image=revision.stored.image,
+            image=_image(observation, plan, revision),
             revision=revision.name,
             set_name=name,
         ),
         models=worker_models(revision.name, template, accelerator),
     )
+
+
+def _image(observation: PoolObservation, plan: RevisionPlan, revision: KeptRevision) -> str:
+    """The image that the revision was resolved to; a restart resolves the default anew."""
+    written = revision.stored.template.get("image")
+    if plan.restarted_at and not written:
+        return observation.settings.worker_image
+    return revision.stored.image
 
 
 def parse_template(revision: KeptRevision | None) -> WorkerTemplate | None:

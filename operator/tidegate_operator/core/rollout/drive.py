@@ -24,6 +24,7 @@ from tidegate_operator.core.rollout.model import (
     Policy,
     Progress,
     Sight,
+    State,
 )
 from tidegate_operator.core.rollout.persist import progress_of
 from tidegate_operator.core.rollout.policy import resolve
@@ -34,6 +35,7 @@ from tidegate_operator.core.table import Steering
 from tidegate_operator.core.workersets import WorkerSet
 
 _VERBS = f"{GROUP}/"
+_LOADED = MOVING | {State.ABORTING}  # until no router sends to a canary in stable's workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +216,7 @@ def _plan(
     known = {item.name: item for item in plan.kept} | {begun.asked.name: begun.asked}
     stable, canary = known.get(progress.stable or "") or begun.asked, progress.canary
     names = [name for name in scaled if name is not None and name != stable.name]
-    inside = progress.strategy == "InPlace" and progress.state in MOVING
+    inside = progress.strategy == "InPlace" and progress.state in _LOADED
     others = [known[name] for name in names if name in known and not (inside and name == canary)]
     return replace(
         plan,
@@ -236,7 +238,8 @@ def steering(driven: Driven) -> Steering:
         return Steering()
     ready = driven.sight.tracks[canary].ready_total if canary in driven.sight.tracks else 0
     analysis = driven.begun.policy.analysis
-    guarded = analysis is not None and not analysis.dry_run and driven.outcome.weights.get(canary)
+    acts = analysis is not None and not analysis.dry_run and driven.begun.policy.automatic_rollback
+    guarded = acts and driven.outcome.weights.get(canary)
     return Steering(
         pins=_pins(rollout.spec, canary) if ready else (),
         mirror=_mirror(rollout.spec, canary) if ready else None,

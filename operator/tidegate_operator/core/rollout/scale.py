@@ -137,6 +137,8 @@ def _given_away(view: View, weight: int) -> int:
 def _leftovers(view: View) -> dict[str, dict[str, int]]:
     """Workers that are kept for scaleDownDelay: an undo or a retry finds them warm."""
     progress = view.progress
+    if progress.strategy == "InPlace":
+        return {}  # the same workers host the revision that came and the one that went
     if progress.state in _LEAVING:
         gone = progress.strategy == "TerminateFirst" or _is_delay_over(view)
         kept = {} if gone or progress.canary is None else {progress.canary: view.canary_track}
