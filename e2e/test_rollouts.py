@@ -114,7 +114,7 @@ async def test_wrong_answers_under_a_mirror_roll_back_without_a_single_wrong_ans
     }
     knobs.kubectl("patch", ROLLOUT, "--type=merge", "-p", json.dumps({"spec": spec}))
     async with traffic(knobs, router) as load:
-        rolled_back = await begin(knobs, "Degraded", OFFSET="1")
+        rolled_back = await begin(knobs, "Degraded", SIGN="-1")
         assert outcomes(load.log).keys() == {"ok"}
     assert "shadow" in json.dumps(rolled_back)
 

@@ -174,7 +174,10 @@ def _latency_ratio(plan: AnalysisPlan, evidence: Evidence, data: Totals) -> Chec
         return None
     pairs = _common(data, evidence, lambda counts: sum(counts.latency.values()))
     if not pairs:
-        words = "no model and class in which both revisions have attempts to compare"
+        words = (
+            f"stable has less than {_LEAST_STABLE_SAMPLES + 1} attempts in each model and class that "
+            "the canary serves: too few to tell its p95"
+        )
         return CheckResult(name="p95Ratio", verdict="Inconclusive", message=words)
     limits = [
         plan.max_p95_ratio * (statistics.quantile_upper_s(stable.latency, 0.95) or math.inf)
