@@ -175,8 +175,8 @@ def _latency_ratio(plan: AnalysisPlan, evidence: Evidence, data: Totals) -> Chec
     pairs = _common(data, evidence, lambda counts: sum(counts.latency.values()))
     if not pairs:
         words = (
-            f"stable has less than {_LEAST_STABLE_SAMPLES + 1} attempts in each model and class that "
-            "the canary serves: too few to tell its p95"
+            f"stable has less than {_LEAST_STABLE_SAMPLES + 1} attempts in each model and class "
+            "that the canary serves: too few to tell its p95"
         )
         return CheckResult(name="p95Ratio", verdict="Inconclusive", message=words)
     limits = [
