@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client.exceptions import ApiException
@@ -72,8 +73,8 @@ class KubeReader:
                     raise ExpiredError(f"WATCH {path}: {item}")
                 if kind != "BOOKMARK" and isinstance(item, dict):
                     yield kind, item
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            # aiohttp's word for a line longer than any object is ValueError.
+        except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:
+            # HttpProcessingError: a line longer than any object.
             raise KubeError(f"WATCH {path}: {error!r}") from error
         finally:
             answer.close()
