@@ -62,12 +62,13 @@ def first_answer_s(cluster: Cluster, client: http_client.InferenceServerClient) 
 def edit_to_patch_s(cluster: Cluster) -> list[float]:
     """Return, per template edit, seconds until a Deployment carries the new revision.
 
-    The pool has no replicas, so an edit costs no pods; creation times come from a watch.
+    Its worker fits no node, so an edit starts no container; creation times come from a watch.
     """
     namespace = f"bench-{uuid.uuid4().hex[:6]}"
     kubectl(cluster, "create", "namespace", namespace)
     documents = list(yaml.safe_load_all((ROOT / "e2e/manifests/echo.yaml").read_text()))
-    documents[1]["spec"]["replicas"] = 0
+    documents[1]["spec"]["replicas"] = 1
+    documents[1]["spec"]["accelerators"][0]["nodeSelector"] = {"bench": "nowhere"}
     kubectl(cluster, "-n", namespace, "apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
     watch = subprocess.Popen(
         ["kubectl", "-n", namespace, "get", "deployments", "-w", "--no-headers", "-o", "name"],
