@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidegate_api.names import ANNOTATION_MODELS_GENERATION, EventReason
@@ -138,11 +138,10 @@ class Reconciler:
             await self._carry_out(key, pool.metadata.uid, decision)
             if decision.status is not None:
                 await self._write_status(key, document, pool.status, decision.status, record)
-        for event in decision.events:
-            await self._writer.emit(document, event)
         await self._reporter.report(key, decision.rollouts)
         if decision.last is not None:
             await self._writer.apply(key, pool.metadata.uid, decision.last)
+        await _at_once(self._writer.emit(document, event) for event in decision.events)
 
     async def _carry_out(self, key: PoolKey, uid: str, decision: Decision) -> None:
         """Table first: routers must know before workers go. Before it only the mark of an abort."""
@@ -158,8 +157,7 @@ class Reconciler:
             await self._writer.apply(key, uid, manifest)
         for pod, generation in decision.models_generations.items():
             await self._writer.annotate(key, pod, ANNOTATION_MODELS_GENERATION, generation)
-        for deletion in decision.deletes:
-            await self._writer.delete(key, uid, deletion)
+        await _at_once(self._writer.delete(key, uid, item) for item in decision.deletes)
 
     async def _write_table(self, key: PoolKey, uid: str, plan: TablePlan) -> None:
         """Urgent changes at once; scores within the budget, the longest waiting first.
@@ -253,3 +251,13 @@ class Reconciler:
                 if not self.queue.armed(key):
                     self.queue.add(key)
             await asyncio.sleep(interval_s)
+
+
+async def _at_once(calls: Iterable[Awaitable[None]]) -> None:
+    """Make calls that do not depend on each other; the first error is raised once all ended.
+
+    One after the other, the leftovers of a few replaced revisions would keep the next edit waiting.
+    """
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -62,12 +62,14 @@ def first_answer_s(cluster: Cluster, client: http_client.InferenceServerClient) 
 def edit_to_patch_s(cluster: Cluster) -> list[float]:
     """Return, per template edit, seconds until a Deployment carries the new revision.
 
-    The pool has no replicas, so an edit costs no pods; creation times come from a watch.
+    Its worker fits no node, so an edit starts no container; creation times come from a watch. The
+    next edit comes once the last one's leftovers are gone: what is measured is one edit.
     """
     namespace = f"bench-{uuid.uuid4().hex[:6]}"
     kubectl(cluster, "create", "namespace", namespace)
     documents = list(yaml.safe_load_all((ROOT / "e2e/manifests/echo.yaml").read_text()))
-    documents[1]["spec"]["replicas"] = 0
+    documents[1]["spec"]["replicas"] = 1
+    documents[1]["spec"]["accelerators"][0]["nodeSelector"] = {"bench": "nowhere"}
     kubectl(cluster, "-n", namespace, "apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
     watch = subprocess.Popen(
         ["kubectl", "-n", namespace, "get", "deployments", "-w", "--no-headers", "-o", "name"],
@@ -90,8 +92,15 @@ def _one_edit(cluster, namespace, number, seen, watch) -> float:
     began = time.monotonic()
     while (line := watch.stdout.readline()) in seen:
         pass
+    took_s = time.monotonic() - began
     seen.add(line)
-    return time.monotonic() - began
+    access.until(lambda: _is_alone(cluster, namespace), what="the old Deployment is gone")
+    return took_s
+
+
+def _is_alone(cluster: Cluster, namespace: str) -> bool:
+    listed = kubectl(cluster, "-n", namespace, "get", "deployments", "-o", "name")
+    return len(listed.split()) == 1
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client.exceptions import ApiException
@@ -108,7 +109,7 @@ class KubeClient:
             async for line in response.content:
                 if line.strip():
                     yield _decode("WATCH", path, line)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, TimeoutError, ValueError) as error:
             raise UnavailableError(f"WATCH {path}: {error!r}") from error
         finally:
             response.close()
