@@ -226,13 +226,14 @@ def _analysis(facts: Facts, previous: ModelRolloutStatus) -> AnalysisStatus:
     seen, canary = facts.sight.assessment, facts.progress.canary
     if canary is not None and canary != previous.canary_revision:
         return AnalysisStatus()
-    if canary is None or facts.progress.state not in RISING:
-        return previous.analysis
-    before = previous.analysis
+    if canary is None or (facts.progress.state not in RISING and not seen.judged):
+        return previous.analysis  # what ended it stays, with its numbers
+    before, over = previous.analysis, facts.progress.state not in RISING
+    windows = [item for item in seen.windows if item.ended_at or not over]
     return AnalysisStatus(
         verdict=seen.verdict or before.verdict,
         message=(seen.message or before.message)[:1024],
-        windows=list(seen.windows[-_SHOWN_WINDOWS:]) or before.windows,
+        windows=windows[-_SHOWN_WINDOWS:] or before.windows,
     )
 
 

@@ -69,6 +69,8 @@ def test_a_bad_canary_is_aborted_and_stays_so(rolled, fault, words):
     assert rolled.rollout.phase == "Degraded"
     assert rolled.ready_of(canary) == 0
     assert words in json.dumps([note.message for note in rolled.notes])
+    assert rolled.rollout.analysis.windows[-1].verdict == "Fail"
+    assert words in rolled.rollout.analysis.message
     assert rolled.condition("Ready") == ("True", "AsDesired"), "the pool is as good as before"
     record = rolled.revisions[f"vision-{canary}"]["metadata"]
     assert record["annotations"] == {"tidegate.dev/aborted": "true"}
