@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tidegate_api.merge import merge_template
-
 from tidegate_api.pool import InferencePoolStatus, RolloutBinding
 from tidegate_api.template import JsonObject
 from tidegate_api.validation import problems_of_merged
