@@ -78,8 +78,20 @@ class Shell:
         try:
             yield
         finally:
-            process.send_signal(signal.SIGINT)  # as a user ends it; the terminal is left in order
-            process.wait(timeout=10)
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it as a user does, which leaves the terminal in order.
+
+    What a shell started in the background ignores SIGINT, and so do its children.
+    """
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=3)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait(timeout=10)
 
 
 def play(instance: str) -> None:
