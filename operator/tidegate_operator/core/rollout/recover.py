@@ -52,6 +52,8 @@ def _rebuilt(policy: Policy, sight: Sight, known: Iterable[str]) -> Progress:
 def _stable(sight: Sight, known: set[str]) -> str | None:
     """The revision to measure a canary against; None: nothing ever served."""
     served = {name: share for name, share in sight.published.items() if share > 0 and name in known}
+    if sight.was_stable is None and not sight.marked_aborted and not _anyone_ready(sight, served):
+        return None  # a new pool names its revision in the table before a worker is Ready
     sound = {name: share for name, share in served.items() if name not in sight.marked_aborted}
     if sight.was_stable in sound:
         return sight.was_stable
@@ -59,3 +61,8 @@ def _stable(sight: Sight, known: set[str]) -> str | None:
         candidates = sound or served
         return max(sorted(candidates), key=lambda name: candidates[name])
     return sight.was_stable if sight.was_stable in known else None
+
+
+def _anyone_ready(sight: Sight, served: Iterable[str]) -> bool:
+    tracks = (sight.tracks.get(name) for name in served)
+    return any(track is not None and track.ready_total > 0 for track in tracks)

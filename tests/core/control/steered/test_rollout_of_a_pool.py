@@ -21,6 +21,17 @@ def test_the_first_deploy_skips_the_steps(rolled):
     assert rolled.status["rollout"]["name"] == "vision"
 
 
+def test_a_rollout_that_comes_before_the_first_worker_is_not_promoted_yet(steered, make):
+    one = steered(raw=make.pool(replicas=2))
+    one.tick()
+    assert one.shares(), "the table names the revision before any worker is Ready"
+    one.add_rollout(steps=[])
+    one.tick()
+    assert one.told("Promoted") == ("False", "FirstDeploy")
+    one.until("Healthy")
+    assert one.told("Promoted")[0] == "True"
+
+
 def test_an_edit_goes_step_by_step_and_ends_with_one_set(rolled):
     first = rolled.rollout.stable_revision
     rolled.edit_rollout(template=rolled.model(2))
