@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -81,18 +82,19 @@ class Environment:
             control.start()
             async with Api(control.server, control.pki) as api, asyncio.TaskGroup() as group:
                 made = _assemble(folder, control, api)
-                tasks = await made._begin(group)
+                tasks = await made.begin(group)
                 try:
                     yield made
                 finally:
-                    made._end()
+                    made.end()
                     for task in tasks:
                         task.cancel()
         finally:
             control.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    async def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start what runs on the API server; return our own tasks."""
         await wait(self.api.ready, f"API server: {self.control.apiserver.name}")
         await self._install()
         listens = asyncio.Event()
@@ -103,7 +105,8 @@ class Environment:
         self.proxy.kill = self.operators[0].kill_child
         return tasks
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End operators and routers."""
         for program in (*self.operators, *self.routers):
             program.kill()
 
@@ -112,8 +115,8 @@ class Environment:
         for file in sorted(_CRDS.glob("*.yaml")):
             await self.api.request("POST", path, yaml.safe_load(file.read_text()))
         for plural in ("inferencepools", "modelrollouts", "routetables"):
-            at = f"/apis/tidegate.dev/v1alpha1/{plural}"
-            await wait(lambda at=at: self._served(at), f"CRD {plural}")
+            served = partial(self._served, f"/apis/tidegate.dev/v1alpha1/{plural}")
+            await wait(served, f"CRD {plural}")
         await self.api.request("POST", "/api/v1/namespaces/default/services", _service())
         await self.publish_routers()
 

@@ -25,6 +25,7 @@ class Kubelet:
     turned: dict[str, Behaviour] = field(default_factory=dict)  # by revision
     workers: dict[str, Worker] = field(default_factory=dict)  # by pod UID
     _born: int = 0
+    _addressed: int = 0
     _ending: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -92,7 +93,8 @@ class Kubelet:
         meta = pod["metadata"]
         worker = self.workers.get(meta["uid"])
         if worker is None:
-            number = len(self.workers) + self._born
+            self._addressed += 1
+            number = self._addressed
             worker = Worker(
                 uid=meta["uid"],
                 name=meta["name"],

@@ -102,14 +102,15 @@ class Pool:
         status = await self.status()
         get, space = self.env.api.items, self.namespace
         table = await self.env.api.get(f"{paths.TABLES.format(space)}/{MODEL}")
-        parts = {status.get("abortedRevision"): "aborted", status.get("stableRevision"): "stable"}
+        parts = {status.get("abortedRevision"): "aborted", None: "none"}
+        parts[status.get("stableRevision")] = "stable"
         deployments = await get(paths.DEPLOYMENTS.format(space))
         return {
             "phase": status.get("phase"),
             "step": status.get("currentStepIndex"),
             "verifiedWeight": status.get("verifiedWeight", 0),
             "asked": parts.get(status.get("askedRevision"), "other"),
-            "canary": status.get("canaryRevision"),
+            "canary": parts.get(status.get("canaryRevision"), "other"),
             "weights": {
                 parts.get(item["revision"], "other"): item["weight"]
                 for item in table["spec"]["weights"]
