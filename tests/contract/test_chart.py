@@ -150,7 +150,11 @@ def test_pods_meet_the_restricted_pod_security_standard(objects):
         assert context["runAsUser"] == 65532
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-        assert {key for volume in pod["volumes"] for key in volume} <= {"name", "emptyDir", "secret"}
+        assert {key for volume in pod["volumes"] for key in volume} <= {
+            "name",
+            "emptyDir",
+            "secret",
+        }
     for container in containers(objects):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
