@@ -11,7 +11,7 @@ from tidegate_e2e.ptier.pool import Pool
 from tidegate_e2e.ptier.watching import loaded, watched
 
 # cluster: needs Kubernetes' programs, which bringing up the local cluster builds
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 SEED, POINTS = 20261121, 6
 
 

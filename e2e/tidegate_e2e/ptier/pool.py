@@ -43,6 +43,18 @@ class Pool:
         """Return the rollout's path."""
         return f"{paths.ROLLOUTS.format(self.namespace)}/{MODEL}"
 
+    @property
+    def pool_path(self) -> str:
+        """Return the pool's path."""
+        return f"{paths.POOLS.format(self.namespace)}/{MODEL}"
+
+    async def forget(self) -> None:
+        """Delete the workers, as the garbage collector would once the pool is gone."""
+        for deployment in await self.env.api.items(paths.DEPLOYMENTS.format(self.namespace)):
+            name = deployment["metadata"]["name"]
+            path = f"{paths.DEPLOYMENTS.format(self.namespace)}/{name}"
+            await self.env.api.request("DELETE", path)
+
     async def make(self, **spec: object) -> None:
         """Create both and return once the first revision serves. `spec` is of the rollout."""
         request = self.env.api.request
