@@ -49,7 +49,7 @@ class Crowd:
 
     async def run(self) -> None:
         """List and watch Deployments for ever."""
-        self._runner = web.ServerRunner(web.Server(self._state))
+        self._runner = web.ServerRunner(web.Server(self._state), access_log=None)
         await self._runner.setup()
         async with asyncio.TaskGroup() as group:
             while True:
