@@ -95,7 +95,11 @@ class Pool:
             still = seen.get("verifiedWeight", 0) == 0
             return seen if fresh and moved and still and seen.get("phase") == phase else None
 
-        return await wait(look, f"phase {phase} of {self.namespace}", limit_s)
+        try:
+            return await wait(look, f"phase {phase} of {self.namespace}", limit_s)
+        except TimeoutError as error:
+            seen = {k: v for k, v in (await self.status()).items() if k != "analysis"}
+            raise TimeoutError(f"{error}: {json.dumps(seen)}") from error
 
     async def cleaned(self, limit_s: float = 60) -> Json:
         """Return the end state once only one revision has workers."""
