@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _PATIENCE_S = 3.0
-_NICE = ("nice", "-n", "5")
+# Whoever ends us, with -9 too, ends what we started.
+_PREFIX = ("setpriv", "--pdeathsig", "KILL", "nice", "-n", "5")
 
 
 @dataclass(slots=True)
@@ -27,7 +28,7 @@ class Program:
         """Start it in a session of its own; its words go to NAME.log."""
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*_NICE, *self.command],
+                [*_PREFIX, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -37,7 +38,7 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Return its pid; `nice` replaces itself by the program."""
+        """Return its pid; the prefix replaces itself by the program."""
         if self.process is None:
             raise RuntimeError(f"{self.name} is not started")
         return self.process.pid
