@@ -26,6 +26,7 @@ from tidegate_operator.adapters import client as kube
 from tidegate_operator.adapters.lease import Lease, touch
 from tidegate_operator.adapters.prometheus import Prometheus
 from tidegate_operator.adapters.scrape import Scraper
+from tidegate_operator.adapters.webhook import Webhook
 from tidegate_operator.app import Health, make_app, serve
 from tidegate_operator.caches import Caches, PoolKey
 from tidegate_operator.core.observation import OperatorSettings
@@ -143,6 +144,10 @@ async def _lead(settings: Settings, api: kube.KubeClient, lease: Lease, health: 
     health.caches, health.reconciler = parts.caches, parts.reconciler
     async with asyncio.TaskGroup() as group:
         group.create_task(lease.keep())
+        if settings.notifications_url:
+            webhook = _webhook(settings, health.telemetry)
+            parts.reconciler.reporter.notify = webhook.offer
+            group.create_task(webhook.run())
         group.create_task(lead(parts))
         await parts.caches.synced()
         group.create_task(_watch(parts.reconciler, settings))
@@ -160,6 +165,14 @@ async def _watch(reconciler: Reconciler, settings: Settings) -> None:
         group.create_task(handlers.run(reconciler.queue, settings.watch_namespaces, started))
         await started.wait()
         await _signals()
+
+
+def _webhook(settings: Settings, telemetry: Telemetry) -> Webhook:
+    return Webhook(
+        settings.notifications_url,
+        settings.notifications_key_file,
+        lambda outcome: telemetry.notifications.labels(outcome.value).inc(),
+    )
 
 
 def _scrapers(

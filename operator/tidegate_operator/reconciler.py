@@ -66,7 +66,7 @@ class Reconciler:
         self._writer = writer
         self._settings = settings
         self._telemetry = telemetry
-        self._reporter = RolloutReporter(caches, writer, telemetry)
+        self.reporter = RolloutReporter(caches, writer, telemetry)
         self._bucket = bucket(score_writes_per_second, time.monotonic())
         self._pending: dict[PoolKey, float] = {}  # score changes that wait, since when
         self.records: dict[PoolKey, PoolRecord] = {}
@@ -86,7 +86,7 @@ class Reconciler:
         self._telemetry.queue_depth.set(len(self.queue))
         if document is None:
             self._forget(key)
-            await self._reporter.without_pool(key, self._gatherer.rollouts(key))
+            await self.reporter.without_pool(key, self._gatherer.rollouts(key))
             return
         record = self.records.setdefault(key, PoolRecord())
         try:
@@ -138,7 +138,7 @@ class Reconciler:
             await self._carry_out(key, pool.metadata.uid, decision)
             if decision.status is not None:
                 await self._write_status(key, document, pool.status, decision.status, record)
-        await self._reporter.report(key, decision.rollouts)
+        await self.reporter.report(key, decision.rollouts)
         if decision.last is not None:
             await self._writer.apply(key, pool.metadata.uid, decision.last)
         await _at_once(self._writer.emit(document, event) for event in decision.events)
@@ -253,7 +253,7 @@ class Reconciler:
             await asyncio.sleep(interval_s)
 
 
-async def _at_once(calls: Iterable[Awaitable[None]]) -> None:
+async def _at_once(calls: Iterable[Awaitable[object]]) -> None:
     """Make calls that do not depend on each other; the first error is raised once all ended.
 
     One after the other, the leftovers of a few replaced revisions would keep the next edit waiting.

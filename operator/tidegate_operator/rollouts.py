@@ -2,15 +2,17 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tidegate_api.template import JsonObject
 from tidegate_operator.adapters.client import ApiError
 from tidegate_operator.caches import Caches, PoolKey
 from tidegate_operator.core.decision import RolloutDecision
+from tidegate_operator.core.notification import Notification, notification
 from tidegate_operator.core.observation import ObservedRollout
 from tidegate_operator.core.reading import mapping, text
 from tidegate_operator.core.rollout.kstatus import missing_pool_status
+from tidegate_operator.gather import metadata
 from tidegate_operator.telemetry import Telemetry
 from tidegate_operator.writer import Writer
 
@@ -25,6 +27,7 @@ class RolloutReporter:
         self._caches = caches
         self._writer = writer
         self._telemetry = telemetry
+        self.notify: Callable[[Notification], None] | None = None
         self._shown: dict[PoolKey, set[str]] = {}  # rollouts with metrics, by pool
 
     async def report(self, key: PoolKey, decisions: Sequence[RolloutDecision]) -> None:
@@ -37,13 +40,16 @@ class RolloutReporter:
                 await self._one(key, document, decision)
 
     async def _one(self, key: PoolKey, document: JsonObject, decision: RolloutDecision) -> None:
-        if mapping(document, "status") != decision.status.to_wire():
+        changed = mapping(document, "status") != decision.status.to_wire()
+        if changed:
             before = document
             document = await self._writer.write_rollout_status(before, decision.status)
             self._count(key, before, decision)
         self._measure(key, decision)
         for note in decision.notes:
-            await self._writer.emit(document, note)
+            fresh = await self._writer.emit(document, note)
+            if self.notify is not None and (fresh or changed):
+                self.notify(notification(metadata(document), decision.status, note, time.time()))
 
     async def without_pool(self, key: PoolKey, rollouts: Sequence[ObservedRollout]) -> None:
         """Tell the rollouts of a pool that does not exist (yet)."""

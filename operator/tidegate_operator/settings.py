@@ -21,6 +21,8 @@ class Settings:
     router_service: str  # "namespace/name"; empty: no routers to wait for
     router_url: str
     prometheus_url: str  # empty: queries of analysis have no data
+    notifications_url: str  # empty: nobody is notified of rollouts
+    notifications_key_file: str  # empty: notifications bear no signature
     network_policy: bool
     score_writes_per_second: float
     scrape_interval_s: float
@@ -75,6 +77,8 @@ _FLAGS: tuple[tuple[str, Callable[[str], object], str, str], ...] = (
     ("router-service", _service, "", "namespace/name of the Service whose endpoints acknowledge"),
     ("router-url", str, "", "shown in status.address.url"),
     ("prometheus-url", _url, "", "asked the queries of analysis; empty: they have no data"),
+    ("notifications-url", _url, "", "gets each event of a rollout by POST; empty: none is sent"),
+    ("notifications-key-file", str, "", "file of the key that signs them; empty: unsigned"),
     ("network-policy", _switch, "true", "give each pool a NetworkPolicy: true or false"),
     ("score-writes-per-second", _positive, "5", "budget of writes that only move scores"),
     ("scrape-interval", _positive, "1", "seconds between two scrapes of a worker or router"),
@@ -103,6 +107,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         router_service=found.router_service,
         router_url=found.router_url,
         prometheus_url=found.prometheus_url,
+        notifications_url=found.notifications_url,
+        notifications_key_file=found.notifications_key_file,
         network_policy=found.network_policy,
         score_writes_per_second=found.score_writes_per_second,
         scrape_interval_s=found.scrape_interval,

@@ -27,6 +27,7 @@ class Telemetry:
     rollout_phase: Gauge = field(init=False)
     rollout_weight: Gauge = field(init=False)
     rollout_windows: Counter = field(init=False)
+    notifications: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
@@ -83,6 +84,10 @@ class Telemetry:
             "rollout_windows": Counter(
                 "tidegate_operator_rollout_windows", "Ended analysis windows by verdict.",
                 ["namespace", "rollout", "verdict"], registry=self.registry,
+            ),
+            "notifications": Counter(
+                "tidegate_operator_notifications", "Attempts to notify, and events given up.",
+                ["result"], registry=self.registry,
             ),
         }  # fmt: skip
         for name, metric in declare.items():

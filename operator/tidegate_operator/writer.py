@@ -241,12 +241,15 @@ class Writer:
         self._caches.learn(answer)
         return answer
 
-    async def emit(self, document: JsonObject, event: Event | Note) -> None:
-        """Create an Event on an object, once in ten minutes for the same words; best effort."""
+    async def emit(self, document: JsonObject, event: Event | Note) -> bool:
+        """Create an Event on an object, once in ten minutes for the same words; best effort.
+
+        Returns whether these words were new.
+        """
         said, now_s = self.written(text(document, "metadata", "uid")).events, time.monotonic()
         words = (event.reason.value, event.message)
         if now_s - said.get(words, -_EVENT_SILENCE_S) < _EVENT_SILENCE_S:
-            return
+            return False
         for old in [words for words, at_s in said.items() if now_s - at_s >= _EVENT_SILENCE_S]:
             del said[old]
         said[words] = now_s
@@ -257,6 +260,7 @@ class Writer:
         except ApiError as error:
             name = text(document, "metadata", "name")
             _log.warning("event %s: %s", event.reason, error, extra={"object": name})
+        return True
 
     async def _request(
         self,

@@ -150,7 +150,11 @@ def test_pods_meet_the_restricted_pod_security_standard(objects):
         assert context["runAsUser"] == 65532
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-        assert {key for volume in pod["volumes"] for key in volume} == {"name", "emptyDir"}
+        assert {key for volume in pod["volumes"] for key in volume} <= {
+            "name",
+            "emptyDir",
+            "secret",
+        }
     for container in containers(objects):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -356,6 +360,28 @@ def test_what_can_be_set_arrives(render):
     router = environment(containers(of_kind(rendered, "Deployment"))[1])
     assert router["TIDEGATE_MAX_BODY_BYTES"] == "1073741824"
     assert named(rendered, "Service", "tg-router")["spec"]["type"] == "LoadBalancer"
+
+
+def test_the_key_of_notifications_is_a_mounted_file_and_no_right_to_read_secrets(render):
+    rendered = render(*files(ROOT / "ci" / "full-values.yaml"))
+    pod = named(rendered, "Deployment", "tg-operator")["spec"]["template"]["spec"]
+    found = environment(pod["containers"][0])
+    (volume,) = (item for item in pod["volumes"] if "secret" in item)
+    (mount,) = (m for m in pod["containers"][0]["volumeMounts"] if m["name"] == volume["name"])
+    assert volume["secret"] == {
+        "secretName": "hook",
+        "defaultMode": 0o440,
+        "items": [{"key": "hmac.key", "path": "key"}],
+    }
+    assert mount["readOnly"] is True
+    assert found["TIDEGATE_NOTIFICATIONS_KEY_FILE"] == f"{mount['mountPath']}/key"
+    assert found["TIDEGATE_NOTIFICATIONS_URL"] == "https://hooks.example/tidegate"
+
+
+def test_without_a_key_no_secret_is_mounted(defaults):
+    pod = named(defaults, "Deployment", "tg-operator")["spec"]["template"]["spec"]
+    assert [item for item in pod["volumes"] if "secret" in item] == []
+    assert environment(pod["containers"][0])["TIDEGATE_NOTIFICATIONS_KEY_FILE"] == ""
 
 
 @pytest.mark.parametrize(
