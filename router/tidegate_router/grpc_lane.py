@@ -321,12 +321,13 @@ class GrpcLane:
         self, refusal: Refusal, context: Context, caller: Caller, route: Route | None = None
     ) -> bytes:
         self.telemetry.shed.labels(refusal.reason.value).inc()
-        if route is not None:
-            self._count(route, refusal.grpc_code)
         trailers = [
             (names.HEADER_DROPPED_REASON, refusal.reason.value),
             (names.HEADER_REQUEST_ID, caller.identity),
         ]
+        if route is not None:
+            self._count(route, refusal.grpc_code)
+            trailers.append((names.HEADER_REVISION, route.drawn))
         if refusal.retry_after_s is not None:
             trailers.append(("grpc-retry-pushback-ms", str(int(refusal.retry_after_s * 1000))))
         await context.abort(grpc.StatusCode[refusal.grpc_code], refusal.message, tuple(trailers))

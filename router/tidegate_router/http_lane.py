@@ -363,10 +363,11 @@ class HttpLane:
 
     def _refuse(self, refusal: Refusal, route: Route | None = None) -> web.Response:
         self.telemetry.shed.labels(refusal.reason.value).inc()
-        if route is not None:
-            self._count(route, refusal.http_status)
         response = web.json_response({"error": refusal.message}, status=refusal.http_status)
         response.headers[names.HEADER_DROPPED_REASON] = refusal.reason.value
+        if route is not None:
+            self._count(route, refusal.http_status)
+            response.headers[names.HEADER_REVISION] = route.drawn
         if refusal.retry_after_s is not None:
             response.headers["Retry-After"] = str(max(1, round(refusal.retry_after_s)))
         if refusal.http_status in {400, 408, 413}:

@@ -394,6 +394,7 @@ async def test_what_waits_for_too_long_is_429_and_says_when_to_come_back(router,
     gate.set()
     assert answer.status == 429
     assert answer.headers["x-tidegate-dropped-reason"] == "saturated"
+    assert answer.headers["x-tidegate-revision"] == "r1"
     assert answer.headers["Retry-After"] == "1"
     assert (await first)[0].status == 200
 

@@ -272,6 +272,7 @@ async def test_a_request_that_finds_every_worker_busy_waits_then_is_refused(rout
     await worker.arrived.wait()
     code, _, trailers = await failure(router.call())
     assert (code, trailers["x-tidegate-dropped-reason"]) == (Code.RESOURCE_EXHAUSTED, "saturated")
+    assert trailers["x-tidegate-revision"] == "r1"
     worker.infer = None
     later = asyncio.ensure_future(router.call())
     held.cancel()
