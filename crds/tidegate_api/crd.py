@@ -9,6 +9,9 @@ from tidegate_api.routetable import RouteTableSpec
 from tidegate_api.rules import POOL_NAME, on
 from tidegate_api.structural import Schema, structural
 
+# A new object has this status at once: without one, kstatus would call it Current before the
+# operator has seen it, and `helm --wait` or Flux would end too early.
+_UNSEEN: Schema = {"default": {"observedGeneration": 0}}
 _READY = '.status.conditions[?(@.type=="Ready")]'
 
 
@@ -26,7 +29,7 @@ def _inference_pool() -> Schema:
     schema = _object(
         "A set of Triton workers that serve the same models, behind the routers.",
         spec=structural(InferencePoolSpec, defaults=True),
-        status=structural(InferencePoolStatus, defaults=False),
+        status=structural(InferencePoolStatus, defaults=False) | _UNSEEN,
     )
     version: Schema = {
         "additionalPrinterColumns": _pool_columns(),
@@ -47,7 +50,7 @@ def _model_rollout() -> Schema:
     schema = _object(
         "How a changed template takes over the requests of an InferencePool, step by step.",
         spec=structural(ModelRolloutSpec, defaults=True),
-        status=structural(ModelRolloutStatus, defaults=False),
+        status=structural(ModelRolloutStatus, defaults=False) | _UNSEEN,
     )
     columns = [
         _column("Pool", "string", ".spec.poolRef.name"),
