@@ -98,15 +98,20 @@ def test_no_keyword_that_a_structural_schema_refuses(crd):
 def test_no_default_below_template_or_accelerators(pool):
     defaulted = {path for path, schema in fields(pool) if "default" in schema}
     assert ".spec.replicas" in defaulted
-    below = (".spec.template", ".spec.accelerators", ".status")
+    below = (".spec.template", ".spec.accelerators", ".status.")
     assert {path for path in defaulted if path.startswith(below)} == set()
+
+
+def test_a_new_object_is_one_that_the_operator_has_not_seen(crd):
+    schema = dict(fields(crd)).get(".status")
+    assert schema is None or schema["default"] == {"observedGeneration": 0}
 
 
 def test_a_field_inside_an_optional_object_gets_its_default_when_the_object_is_absent(pool):
     by_path = dict(fields(pool))
     for path, schema in by_path.items():
         parent = path.rpartition(".")[0]
-        if "default" in schema and parent != ".spec":
+        if "default" in schema and parent not in {"", ".spec"}:
             assert by_path[parent]["default"] == {}, path
 
 
