@@ -90,7 +90,9 @@ async def test_a_good_edit_is_promoted_and_bad_ones_roll_back_under_load(knobs, 
         assert second != first
         assert outcomes(load.log).keys() == {"ok"}
         assert by_revision(load.log)[second] > 0
-        for cause in ({"DELAY_MS": "60"}, {"FAIL_PERCENT": "10"}, {"BROKEN": "1"}):
+        for cause in (
+            {"DELAY_MS": "60"}, {"FAIL_PERCENT": "10"}, {"BROKEN": "1"}, {"CRASH_AFTER": "40"},
+        ):  # fmt: skip
             began_s = time.time()
             rolled_back = await begin(knobs, "Degraded", VERSION="3", **cause)
             bad = rolled_back["abortedRevision"]

@@ -1,9 +1,9 @@
 """Rollouts on real operator, router, etcd and API server processes (tier P): no node, no cluster.
 
-Sections: rolls (50 rollouts), reaction (undo, a canary that turns bad), kills (60 kill points),
-stopped (a held leader, a silent control plane); without arguments all. Writes
-.bench/rollout-SECTION.json and ends with one key=value line per section; ends with 1 when a
-request was lost, a table was invalid or an end state differed.
+Sections: rolls (50 rollouts), reaction (undo, a canary that turns bad), causes (each cause at each
+step), kills (60 kill points), stopped (a held leader, a silent control plane); without arguments
+all. Writes .bench/rollout-SECTION.json and ends with one key=value line per section; ends with 1
+when a request was lost, a table was invalid or an end state differed.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from pathlib import Path
 from tidegate_e2e.ptier.environment import Environment
 from tidegate_e2e.ptier.killing import BAD, GOOD, points, rolled
 from tidegate_e2e.ptier.measuring import (
+    CAUSES,
     QUICK,
     Series,
     held_leader,
@@ -31,6 +32,14 @@ from tidegate_e2e.ptier.watching import loaded, watched
 
 OUTPUT = Path(__file__).parents[2] / ".bench"
 SEED, ROLLOUTS, POINTS, REACTIONS, HOLD_S = 20261121, 50, 60, 10, 90.0
+CAUSE_ANALYSIS = {
+    "interval": "2s",
+    "initialDelay": "0s",
+    "minRequests": 10,
+    "successRate": {"min": 0.98},
+    "p95Latency": {"maxRatioToStable": 2},
+    "shadow": {"maxDisagreement": 0.01},
+}
 KILL_STEPS = ({"setWeight": 20}, {"pause": {"duration": "2s"}}, {"setWeight": 50})
 Figures = dict[str, float | int | str | bool]
 
@@ -84,6 +93,28 @@ async def reaction(env: Environment) -> Figures:
     }
 
 
+async def causes(env: Environment) -> Figures:
+    """How soon each kind of bad canary is at weight 0 on every router, whatever the step."""
+    pool = Pool(env, "causes")
+    await pool.make(mirror={"percent": 100}, analysis=CAUSE_ANALYSIS, progressDeadline="15m")
+    found: Figures = {"intervalS": 2, "boundS": 2 * 2 + 2, "steps": "20,50,80"}
+    missing, version, faults = 0, 1, 0
+    for name, cause in CAUSES.items():
+        taken = Series()
+        for weight in (20, 50, 80):
+            version += 1
+            hold = [{"setWeight": weight}, {"pause": {"duration": "10m"}}]
+            await pool.patch({"spec": {"steps": hold}})
+            async with watched(pool, measures=True) as tables, loaded(pool, 4) as loads:
+                seconds, canary = await turned_bad_s(pool, tables, version, weight, cause)
+            taken.values.append(seconds)
+            missing += lost(loads, but_of=canary)
+            faults += len(tables.faults)
+            print(f"causes: {name} at {weight} %: {seconds:.2f} s", flush=True)
+        found |= {f"{name}P50S": taken.percentile(50), f"{name}MaxS": taken.percentile(100)}
+    return {**found, "requestsLost": missing, "tableFaults": faults}
+
+
 async def kills(env: Environment) -> Figures:
     """Whether a killed operator ends where the undisturbed one does."""
     pool = Pool(env, "kills")
@@ -133,7 +164,7 @@ async def stopped(env: Environment) -> Figures:
 
 
 SECTIONS: dict[str, Callable[[Environment], Awaitable[Figures]]] = {
-    "rolls": rolls, "reaction": reaction, "kills": kills, "stopped": stopped,
+    "rolls": rolls, "reaction": reaction, "causes": causes, "kills": kills, "stopped": stopped,
 }  # fmt: skip
 
 

@@ -56,6 +56,8 @@ class Kubelet:
                 await self._delete(pod)
             elif not pod["status"].get("podIP"):
                 await self._bring_up(pod)
+            else:
+                await self._look_after(pod)
         for pod in pods:
             if pod["metadata"].get("deletionTimestamp"):
                 self._begin_end(pod)
@@ -108,6 +110,12 @@ class Kubelet:
             self.workers[meta["uid"]] = worker
         await self._status(pod, ready=True)
 
+    async def _look_after(self, pod: Json) -> None:
+        """A pod whose program crashed is not Ready."""
+        worker = self.workers.get(pod["metadata"]["uid"])
+        if worker is not None and worker.now.crashed and _ready(pod):
+            await self._status(pod, ready=False)
+
     async def _status(self, pod: Json, *, ready: bool) -> None:
         word = "True" if ready else "False"
         address = self.workers[pod["metadata"]["uid"]].address
@@ -123,7 +131,7 @@ class Kubelet:
         await self.api.request("PATCH", f"{_path(pod)}/status", {"status": status})
 
     async def _report(self, deployment: Json, pods: list[Json]) -> None:
-        ready = sum(bool(pod["status"].get("podIP")) for pod in pods)
+        ready = sum(_ready(pod) for pod in pods)
         known = deployment.get("status", {})
         if known.get("readyReplicas", 0) == ready and known.get("replicas", 0) == len(pods):
             return
@@ -170,6 +178,11 @@ class Kubelet:
 async def _guarded(work: Coroutine[None, None, None]) -> None:
     with suppress(AnswerError, *AWAY):
         await work
+
+
+def _ready(pod: Json) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def _owner(pod: Json) -> str:

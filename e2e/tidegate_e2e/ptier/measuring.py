@@ -17,6 +17,13 @@ from tidegate_e2e.ptier.watching import Watcher, loaded, watched
 from tidegate_e2e.ptier.workers import Behaviour
 
 BROKEN = Behaviour(fail_percent=60)
+GOOD_DELAY_MS = 10
+CAUSES = {
+    "slow": Behaviour(delay_s=5 * GOOD_DELAY_MS / 1000),
+    "erring": Behaviour(delay_s=GOOD_DELAY_MS / 1000, fail_percent=10),
+    "wrong": Behaviour(delay_s=GOOD_DELAY_MS / 1000, wrong=True),
+    "crashed": Behaviour(crashed=True),
+}
 QUICK: Sequence[Json] = ({"setWeight": 20}, {"setWeight": 50})
 
 
@@ -60,13 +67,20 @@ async def canary_of(pool: Pool, weight: int) -> str:
     return await wait(look, f"canary at {weight}")
 
 
-async def turned_bad_s(pool: Pool, watcher: Watcher, version: int) -> tuple[float, str]:
-    """Hold a good canary at 50 %, break it; return seconds until its weight is 0, and its name."""
-    await pool.edit(VERSION=version)
-    canary = await canary_of(pool, 50)
+async def turned_bad_s(
+    pool: Pool, watcher: Watcher, version: int, weight: int = 50, cause: Behaviour = BROKEN
+) -> tuple[float, str]:
+    """Hold a good canary at a weight, turn it bad.
+
+    Returns seconds until every router applied weight 0, and the canary's name.
+    """
+    await pool.edit(VERSION=version, DELAY_MS=GOOD_DELAY_MS)
+    canary = await canary_of(pool, weight)
     began_s = time.monotonic()
-    pool.env.kubelet.turned[canary] = BROKEN
-    return await shown(watcher, canary, 0) - began_s, canary
+    pool.env.kubelet.turned[canary] = cause
+    await shown(watcher, canary, 0)
+    await watcher.applied()
+    return time.monotonic() - began_s, canary
 
 
 async def undo_s(pool: Pool, watcher: Watcher, target: str) -> float:

@@ -54,6 +54,10 @@ class Watcher:
         """Return what a revision gets in the newest version."""
         return self.versions[-1].weights.get(revision, 0) if self.versions else 0
 
+    async def applied(self) -> None:
+        """Return once every router applied every change of weights seen so far."""
+        await asyncio.gather(*self._asking)
+
     def _take(self, table: Json) -> None:
         spec = table["spec"]
         weights = {w["revision"]: w["weight"] for w in spec["weights"] if w["weight"]}

@@ -21,6 +21,8 @@ class Behaviour:
 
     delay_s: float = 0.0
     fail_percent: int = 0
+    wrong: bool = False  # the answer's numbers have the other sign
+    crashed: bool = False  # breaks every connection, and its pod is not Ready
 
     @staticmethod
     def of_pod(pod: Json) -> "Behaviour":
@@ -66,23 +68,36 @@ class Worker:
         """Answer what is in flight and go."""
         await self._stack.aclose()
 
+    @property
+    def now(self) -> Behaviour:
+        """How its model answers at present."""
+        return self.turned.get(self.revision, self.behaviour)
+
     async def _infer(self, request: web.Request) -> web.Response:
         self.calls += 1
         self.busy += 1
         try:
             body = await request.json()
-            now = self.turned.get(self.revision, self.behaviour)
+            now = self.now
+            if now.crashed:
+                return _broken(request)
             if now.delay_s:
                 await asyncio.sleep(now.delay_s)
         finally:
             self.busy -= 1
         if self.calls % 100 < now.fail_percent:
             return web.json_response({"error": "labelled failure"}, status=500)
-        outputs = [{**item, "name": "OUTPUT"} for item in body["inputs"]]
+        sign = -1 if now.wrong else 1
+        outputs = [
+            {**item, "name": "OUTPUT", "data": [sign * number for number in item["data"]]}
+            for item in body["inputs"]
+        ]
         model = request.match_info["model"]
         return web.json_response({"model_name": model, "model_version": "1", "outputs": outputs})
 
     async def _state(self, request: web.Request) -> web.Response:
+        if self.now.crashed:
+            return _broken(request)
         if request.headers.get(HEADER_DRAIN_ACK) == "1":
             self.let_go.set()
         return web.Response(
@@ -115,3 +130,10 @@ class Worker:
             server=ServerState(running=True),
             models=models,
         )
+
+
+def _broken(request: web.Request) -> web.Response:
+    """End the connection as a process that dies does."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
