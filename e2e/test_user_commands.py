@@ -130,7 +130,9 @@ def test_pool_and_namespace_delete_with_the_operator_down(release, namespace):
         namespace.kubectl("delete", POOL, "--timeout=30s")
         until(lambda: not deployments(namespace), what="children are collected")
         namespace.kubectl("apply", "-f", ECHO)
-        namespace.kubectl("delete", "namespace", namespace.namespace, "--timeout=60s")
+        # The namespace controller looks again only after half of the longest grace period of a
+        # pod that is still ending, here 60 s, and then after half of the next one's.
+        namespace.kubectl("delete", "namespace", namespace.namespace, "--timeout=150s")
         namespace.kubectl("create", "namespace", namespace.namespace)
     finally:
         replicas = operator["spec"]["replicas"]

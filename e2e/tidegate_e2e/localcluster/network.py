@@ -1,6 +1,7 @@
 """The instance's network namespace, its link to the host, and the cgroups of its pods."""
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -83,19 +84,23 @@ def remove_cgroups(plan: Plan, patience_s: float = 10) -> None:
 def _members(plan: Plan) -> list[int]:
     found: set[int] = set()
     for folder in _hierarchies():
-        for members in (folder / plan.cgroup).rglob("cgroup.procs"):
-            with contextlib.suppress(FileNotFoundError):  # its last process left meanwhile
-                found.update(int(pid) for pid in members.read_text().split())
+        for group in _groups(folder / plan.cgroup):
+            with contextlib.suppress(OSError):  # its last process left meanwhile
+                found.update(int(pid) for pid in (group / "cgroup.procs").read_text().split())
     return sorted(found)
 
 
 def _remove(root: Path) -> bool:
     """Remove a cgroup and all below it, the deepest first; False when something is in use."""
-    folders = [path for path in root.rglob("*") if path.is_dir()]
-    for folder in [*sorted(folders, key=lambda path: -len(path.parts)), root]:
+    for folder in sorted(_groups(root), key=lambda path: -len(path.parts)):
         with contextlib.suppress(OSError):
             folder.rmdir()
     return not root.exists()
+
+
+def _groups(root: Path) -> list[Path]:
+    """Return a cgroup and all below it; what goes away meanwhile is left out."""
+    return [Path(folder) for folder, _, _ in os.walk(root)]
 
 
 def _hierarchies() -> list[Path]:
