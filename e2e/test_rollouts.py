@@ -73,7 +73,10 @@ def settled_on(shell, phase: str, before: str) -> dict:
         moving = phase != "Paused" and seen.get("verifiedWeight", 0) != 0
         return seen if fresh and seen.get("phase") == phase and not moving else None
 
-    return until(look, timeout_s=90, what=f"phase {phase}: {json.dumps(status(shell))[:1500]}")
+    try:
+        return until(look, timeout_s=90, what=f"phase {phase}")
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}: {json.dumps(status(shell))[:3000]}") from error
 
 
 async def begin(shell, phase: str, **env: str) -> dict:
@@ -91,7 +94,7 @@ async def test_a_good_edit_is_promoted_and_bad_ones_roll_back_under_load(knobs, 
         assert outcomes(load.log).keys() == {"ok"}
         assert by_revision(load.log)[second] > 0
         for cause in (
-            {"DELAY_MS": "60"}, {"FAIL_PERCENT": "10"}, {"BROKEN": "1"}, {"CRASH_AFTER": "40"},
+            {"DELAY_MS": "400"}, {"FAIL_PERCENT": "10"}, {"BROKEN": "1"}, {"CRASH_AFTER": "40"},
         ):  # fmt: skip
             began_s = time.time()
             rolled_back = await begin(knobs, "Degraded", VERSION="3", **cause)
