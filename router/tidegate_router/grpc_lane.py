@@ -327,7 +327,8 @@ class GrpcLane:
         ]
         if route is not None:
             self._count(route, refusal.grpc_code)
-            trailers.append((names.HEADER_REVISION, route.drawn))
+        if revision := route.drawn if route is not None else refusal.revision:
+            trailers.append((names.HEADER_REVISION, revision))
         if refusal.retry_after_s is not None:
             trailers.append(("grpc-retry-pushback-ms", str(int(refusal.retry_after_s * 1000))))
         await context.abort(grpc.StatusCode[refusal.grpc_code], refusal.message, tuple(trailers))

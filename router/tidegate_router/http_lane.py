@@ -367,7 +367,8 @@ class HttpLane:
         response.headers[names.HEADER_DROPPED_REASON] = refusal.reason.value
         if route is not None:
             self._count(route, refusal.http_status)
-            response.headers[names.HEADER_REVISION] = route.drawn
+        if revision := route.drawn if route is not None else refusal.revision:
+            response.headers[names.HEADER_REVISION] = revision
         if refusal.retry_after_s is not None:
             response.headers["Retry-After"] = str(max(1, round(refusal.retry_after_s)))
         if refusal.http_status in {400, 408, 413}:

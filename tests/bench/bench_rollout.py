@@ -22,6 +22,7 @@ from tidegate_e2e.ptier.measuring import (
     Series,
     held_leader,
     lost,
+    lost_by_outcome,
     many_rollouts,
     silent_control_plane,
     turned_bad_s,
@@ -108,8 +109,11 @@ async def causes(env: Environment) -> Figures:
             async with watched(pool, measures=True) as tables, loaded(pool, 4) as loads:
                 seconds, canary = await turned_bad_s(pool, tables, version, weight, cause)
             taken.values.append(seconds)
-            missing += lost(loads, but_of=canary)
+            gone = lost(loads, but_of=canary)
+            missing += gone
             faults += len(tables.faults)
+            if gone:
+                print(f"causes: {gone} lost: {lost_by_outcome(loads, canary)}", flush=True)
             print(f"causes: {name} at {weight} %: {seconds:.2f} s", flush=True)
         found |= {f"{name}P50S": taken.percentile(50), f"{name}MaxS": taken.percentile(100)}
     return {**found, "requestsLost": missing, "tableFaults": faults}

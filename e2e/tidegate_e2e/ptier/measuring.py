@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +45,12 @@ class Series:
 def lost(loads: Sequence[Load], *, but_of: str = "-") -> int:
     """Count requests without the right answer, those that a bad revision answered left out."""
     return sum(not a.ok and a.revision != but_of for load in loads for a in load.log)
+
+
+def lost_by_outcome(loads: Sequence[Load], bad: str) -> Counter[tuple[str, str]]:
+    """Count what `lost` counts by (outcome, revision)."""
+    answers = (a for load in loads for a in load.log if not a.ok and a.revision != bad)
+    return Counter((a.outcome, a.revision) for a in answers)
 
 
 async def shown(watcher: Watcher, revision: str, weight: int, limit_s: float = 60) -> float:

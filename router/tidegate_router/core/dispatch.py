@@ -121,8 +121,6 @@ class Dispatcher:
         found = self.names.find(ask.pool, ask.model, bare_names=self.bare_names)
         if isinstance(found, Refusal):
             return found
-        if self.poison.suspected(ask.body_hash, now_s):
-            return refusals.poisoned()
         view = self.view(found, now_s)
         if view is None:
             return Refusal(DroppedReason.UNKNOWN_POOL, f"pool of model '{ask.model}' is gone")
@@ -135,6 +133,8 @@ class Dispatcher:
         if revision is None:
             text = f"pool {lookup.full_name(view.table.pool)} has no revision with weight"
             return Refusal(DroppedReason.NO_WORKERS, text, refusals.RETRY_AFTER_S)
+        if self.poison.suspected((found, revision, ask.model, ask.body_hash), now_s):
+            return refusals.poisoned(revision)
         if refused := refusals.wrong_call(ask, view.group(revision, ask.model)):
             return refused
         if ask.call is not Call.INQUIRY:
@@ -253,8 +253,8 @@ class Dispatcher:
         if outcome is Outcome.LOST:
             route.losses += 1
             if route.losses >= POISON_LOSSES:
-                self.poison.suspect(route.ask.body_hash, now_s)
-                return refusals.poisoned()
+                self.poison.suspect((*route.queue, route.ask.body_hash), now_s)
+                return refusals.poisoned(route.drawn)
         view = self.pools.get(route.pool_uid)
         if view is not None and may_retry(route, outcome, view.budget, now_s):
             if is_last(route, outcome):

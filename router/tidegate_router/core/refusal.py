@@ -39,6 +39,7 @@ class Refusal:
     message: str
     retry_after_s: float | None = None
     http_override: int = 0  # a status that says more than the reason's, e.g. 404, 405
+    revision: str = ""  # the drawn one, where a request is refused after the draw without a route
 
     @property
     def http_status(self) -> int:

@@ -36,10 +36,10 @@ def exhausted(route: Route, outcome: Outcome | None) -> Refusal:
     return Refusal(DroppedReason.RETRIES_EXHAUSTED, text, RETRY_AFTER_S)
 
 
-def poisoned() -> Refusal:
+def poisoned(revision: str) -> Refusal:
     """The body was in flight at two connection losses."""
     text = "two workers broke their connection on this request: it is not sent again for a while"
-    return Refusal(DroppedReason.SUSPECTED_POISON, text, POISON_S)
+    return Refusal(DroppedReason.SUSPECTED_POISON, text, POISON_S, revision=revision)
 
 
 def wrong_call(ask: Ask, group: Group) -> Refusal | None:

@@ -53,23 +53,30 @@ def _expire(window: deque[tuple[int, int]], now_s: float) -> None:
         window.popleft()
 
 
+Suspect = tuple[str, str, str, str]  # pool UID, revision, model, hash of the body
+
+
 @dataclass(slots=True)
 class PoisonBook:
-    """Bodies that were in flight at two connection losses: refused for 30 s."""
+    """Bodies that were in flight at two connection losses: refused for 30 s.
 
-    _until_s: dict[str, float] = field(default_factory=dict)
+    A suspicion is of one revision's model: a canary that crashes on everything must not take a
+    body away from stable, which answers it.
+    """
 
-    def suspect(self, body_hash: str, now_s: float) -> None:
-        """Refuse this body from now on."""
-        if not body_hash:
+    _until_s: dict[Suspect, float] = field(default_factory=dict)
+
+    def suspect(self, suspect: Suspect, now_s: float) -> None:
+        """Refuse this body from now on; one without a hash never is."""
+        if not suspect[-1]:
             return
         self._until_s = {key: end for key, end in self._until_s.items() if end > now_s}
         if len(self._until_s) < _MAX_POISON:
-            self._until_s[body_hash] = now_s + POISON_S
+            self._until_s[suspect] = now_s + POISON_S
 
-    def suspected(self, body_hash: str, now_s: float) -> bool:
+    def suspected(self, suspect: Suspect, now_s: float) -> bool:
         """Whether this body is refused now."""
-        return bool(self._until_s) and self._until_s.get(body_hash, 0.0) > now_s
+        return bool(self._until_s) and self._until_s.get(suspect, 0.0) > now_s
 
 
 def may_retry(route: Route, outcome: Outcome, budget: RetryBudget, now_s: float) -> bool:

@@ -72,27 +72,30 @@ def test_in_no_ten_seconds_more_is_spent_than_share_or_floor(steps, percent):
 
 def test_a_suspected_body_is_refused_for_30_s():
     book = PoisonBook()
-    assert not book.suspected("h", 0.0)
-    book.suspect("h", 0.0)
-    assert book.suspected("h", 29.9)
-    assert not book.suspected("h", 30.0)
-    assert not book.suspected("other", 1.0)
+    body = ("pool", "canary", "m", "h")
+    assert not book.suspected(body, 0.0)
+    book.suspect(body, 0.0)
+    assert book.suspected(body, 29.9)
+    assert not book.suspected(body, 30.0)
+    assert not book.suspected(("pool", "canary", "m", "other"), 1.0)
+    assert not book.suspected(("pool", "stable", "m", "h"), 1.0)
 
 
 def test_a_body_without_a_name_is_never_suspected():
     book = PoisonBook()
-    book.suspect("", 0.0)
-    assert not book.suspected("", 1.0)
+    book.suspect(("pool", "r1", "m", ""), 0.0)
+    assert not book.suspected(("pool", "r1", "m", ""), 1.0)
 
 
 def test_suspicion_is_bounded_and_makes_room_with_time():
     book = PoisonBook()
     for number in range(10_001):
-        book._until_s[str(number)] = 30.0
-    book.suspect("late", 1.0)
-    assert not book.suspected("late", 2.0)
-    book.suspect("late", 31.0)
-    assert book.suspected("late", 32.0)
+        book._until_s["pool", "r1", "m", str(number)] = 30.0
+    late = ("pool", "r1", "m", "late")
+    book.suspect(late, 1.0)
+    assert not book.suspected(late, 2.0)
+    book.suspect(late, 31.0)
+    assert book.suspected(late, 32.0)
     assert len(book._until_s) == 1
 
 

@@ -308,6 +308,7 @@ async def test_a_body_that_broke_two_workers_is_refused_and_others_are_not(
     for _ in range(3):
         answer, _ = await router.infer(b"poison")
         assert answer.headers["x-tidegate-dropped-reason"] == "suspected-poison"
+        assert answer.headers["x-tidegate-revision"] == "r1"
     assert sum(len(one.seen) for one in workers) == 2
     assert (await router.infer(b"food"))[0].status == 200
 
