@@ -2,7 +2,8 @@
 
 Hard filters are never skipped: revision, model and version, not draining, address known, below the
 limit, not down. Soft filters are dropped in this order when nothing is left: Critical device
-(level 1), stale score (2), ejected (3, a later feature), published as not ready (4).
+(level 1), stale score (2), published as not ready (4). Ejections (3) change between two rebuilds,
+so each pick looks at them itself (core/ejection.py).
 """
 
 import math
@@ -10,7 +11,7 @@ import math
 from tidegate_api.routetable import RoutedWorker, RouterShare, Served
 from tidegate_api.state import Pressure, Thermal
 
-CRITICAL, STALE, NOT_READY = 1, 2, 4
+CRITICAL, STALE, EJECTED, NOT_READY = 1, 2, 3, 4
 
 
 def soft_level(worker: RoutedWorker, served: Served, trust: float) -> int:

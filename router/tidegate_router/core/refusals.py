@@ -53,6 +53,12 @@ def wrong_call(ask: Ask, group: Group) -> Refusal | None:
     return Refusal(DroppedReason.BAD_REQUEST, text)
 
 
+def scores_stale(pool: str) -> Refusal:
+    """Nobody trusts any score, and the pool prefers no answer to a blind choice."""
+    text = f"every score of pool {pool} is too old (spec.routing.failureMode is FailClosed)"
+    return Refusal(DroppedReason.SCORES_STALE, text, RETRY_AFTER_S)
+
+
 def _subject(route: Route) -> str:
     return f"model '{route.ask.model}' of pool {route.namespace}/{route.pool}"
 

@@ -115,13 +115,14 @@ def preview(
         found = pick.choose(
             view.group(revision, model).tiers,
             lambda one: (
-                one.slot.in_flight < one.limit and dispatcher.down.usable(one.worker.id, now_s)
+                one.slot.in_flight < one.limit and not one.slot.shunned and one.health.usable(now_s)
             ),
             view.table.policy.top_k,
             dispatcher.uniform,
             now_s,
+            view.table.policy.strategy,
         )
-        picks[revision] = asdict(found[1]) if found else None
+        picks[revision] = asdict(pick.pick_of(found)) if found else None
     owner = view.table.pool
     return {
         "pool": f"{owner.namespace}/{owner.name}",
