@@ -28,9 +28,9 @@ class TicketDraw:
     ) -> str | None:
         """Return the revision of the next request; None when no revision has weight.
 
-        `weights` in percent; the same object must not change. A revision without any worker for the model gives its ticket to the
-        others by their weights; when none is servable, the ticket counts and the request waits. A
-        revision of weight 0 is never drawn.
+        `weights` in percent; one object never changes its content. A revision without any worker
+        for the model gives its ticket to the others by their weights; when none is servable, the
+        ticket counts and the request waits. A revision of weight 0 is never drawn.
         """
         if (weights is not self._source or not self._tickets) and not self._ready(weights, uniform):
             return None

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from tidegate_api.routetable import MirrorPolicy
 from tidegate_router.core import filters, pick
+from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.mirror import Judged, ShadowKey
-from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.pools import PoolView
 from tidegate_router.core.request import Attempt, Call, Choice, Route
 

@@ -35,27 +35,25 @@ written out in plan, next_attempt, settle and finish: each call saved is 1 % of 
 (tests/bench/bench_decide.py). Everything else takes the methods below them.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tidegate_api.histogram import bucket_of
-from tidegate_api.names import DroppedReason, FailureMode
+from tidegate_api.names import DroppedReason
 from tidegate_api.routerstate import LocalAbort
 from tidegate_api.routetable import RouteTableSpec
 from tidegate_api.verdict import guard_broken
-from tidegate_router.core import choosing, filters, learn, lookup, pick, refusals
-from tidegate_router.core.candidate import Candidate
-from tidegate_router.core.canary import pick_by_weight, rescuer
+from tidegate_router.core import choosing, drawing, filters, learn, lookup, making, pick, refusals
+from tidegate_router.core.canary import rescuer
 from tidegate_router.core.down import DownBook
 from tidegate_router.core.endpoints import Endpoint, EndpointBook, Pool
 from tidegate_router.core.faults import FAILURES, Outcome
-from tidegate_router.core.freshness import TRUSTED_S, ProofOfLife, trust
+from tidegate_router.core.freshness import TRUSTED_S, ProofOfLife
 from tidegate_router.core.guards import GuardBook
-from tidegate_router.core.holds import MAX_HOLD_S, HoldBook, Wake
+from tidegate_router.core.holds import HoldBook, Wake
 from tidegate_router.core.learn import HealthKeeper
 from tidegate_router.core.mirror import MirrorBook
 from tidegate_router.core.pick import Uniform
-from tidegate_router.core.pins import pinned_revisions
 from tidegate_router.core.pools import (
     EMPTY_GROUP,
     REBUILD_S,
@@ -78,11 +76,11 @@ from tidegate_router.core.request import (
     Wait,
 )
 from tidegate_router.core.retry import POISON_LOSSES, PoisonBook, is_last, may_retry
-from tidegate_router.core.sequences import SequenceBook, by_weight
+from tidegate_router.core.sequences import SequenceBook
 from tidegate_router.core.series import Series, SeriesBook, SeriesKey
 
 # Members of an Enum are looked up by a descriptor in Python 3.11: ten times a global's time.
-_OK, _INFER, _INQUIRY, _STREAM = Outcome.OK, Call.INFER, Call.INQUIRY, Call.STREAM
+_OK, _INQUIRY = Outcome.OK, Call.INQUIRY
 _FORWARD = Step.FORWARD
 _NOBODY: frozenset[str] = frozenset()
 
@@ -154,111 +152,27 @@ class Dispatcher:
             return Refusal(DroppedReason.UNKNOWN_POOL, f"pool of model '{model}' is gone")
         if now_s >= view.due_s:
             self._look(view, now_s)
-        pinned = False
-        if ask.version or ask.sequence or view.table.pins or ask.call is _INQUIRY:
-            drawn = self._draw(ask, view, now_s)
-            if isinstance(drawn, Refusal):
-                return drawn
-            revision, pinned = drawn
-        else:
+        pinned, counted = False, ask.call is not _INQUIRY
+        if counted and not (ask.version or ask.sequence or view.table.pins):
             servable = view.models.get(model, ())
             revision = view.draw.draw(view.revision_weights, servable, self.uniform)
+        else:
+            drawn = drawing.draw(ask, view, self.sequences, self.uniform, now_s)
+            if isinstance(drawn, Refusal):
+                return drawn
+            revision, pinned = drawn.revision, drawn.pinned
         if revision is None:
-            text = f"pool {lookup.full_name(view.table.pool)} has no revision with weight"
-            return Refusal(DroppedReason.NO_WORKERS, text, refusals.RETRY_AFTER_S)
+            return refusals.weightless(view.table.pool)
         group = view.groups.get((revision, model), EMPTY_GROUP)
-        if (group.decoupled or group.worthless) and (refused := self._refused(ask, view, group)):
-            return refused
-        return self._route(ask, view, group, revision, pinned, now_s)
-
-    def _route(
-        self,
-        ask: Ask,
-        view: PoolView,
-        group: Group,
-        revision: str,
-        pinned: bool,  # noqa: FBT001 a keyword costs as much as the field it fills
-        now_s: float,
-    ) -> Route:
-        """Make the route field by field: half the time of its constructor, which a test compares."""
-        table, policy = view.table, view.table.policy
+        if group.decoupled or group.worthless:
+            refused = drawing.refused(ask, view, group)
+            if refused is not None:
+                return refused
         self._arrivals += 1
-        timeout_s = ask.timeout_s
-        if timeout_s is None or timeout_s > policy.timeout_s or timeout_s == 0:
-            timeout_s = policy.timeout_s
-        counted = ask.call is not _INQUIRY
-        if counted:
-            view.in_flight += 1
-        route = Route.__new__(Route)
-        route.ask = ask
-        route.number = self._arrivals
-        route.pool_uid = table.pool.uid
-        route.namespace = table.pool.namespace
-        route.pool = table.pool.name
-        route.revision = route.drawn = revision
+        view.in_flight += counted
+        route = making.route(ask, view, group, revision, self._arrivals, now_s)
         route.pinned = pinned
-        route.started_s = now_s
-        route.deadline_s = now_s + timeout_s
-        route.hold_until_s = now_s + (timeout_s if timeout_s < MAX_HOLD_S else MAX_HOLD_S)
-        route.retry = policy.retry
-        route.attempts = route.free_retries = route.paid_retries = route.losses = 0
-        route.answered = route.idempotent = route.finished = route.woken = False
-        route.tried = _NOBODY
-        route.last_fault = route.accelerator = ""
-        route.last_outcome = route.slot = None
-        route.sequence = group.sequence and bool(ask.sequence) and counted
-        route.repeatable = group.repeatable
         return route
-
-    def _refused(self, ask: Ask, view: PoolView, group: Group) -> Refusal | None:
-        closed = view.table.policy.failure_mode is FailureMode.FAIL_CLOSED
-        if closed and group.worthless and ask.call is not _INQUIRY:
-            return refusals.scores_stale(lookup.full_name(view.table.pool))
-        return refusals.wrong_call(ask, group)
-
-    def _draw(self, ask: Ask, view: PoolView, now_s: float) -> tuple[str | None, bool] | Refusal:
-        """Return the revision of a request that is not the plainest, and whether it is pinned.
-
-        Only what analysis counts spends a ticket.
-        """
-        servable = view.servable(ask.model, ask.version)
-        if ask.version and not servable and view.servable(ask.model, ""):
-            text = f"model '{ask.model}' has no version {ask.version}"
-            return Refusal(DroppedReason.UNKNOWN_MODEL, text)
-        if pin := self._pin(ask, view, now_s):
-            return pin, True
-        weights = view.revision_weights
-        if ask.call is _INQUIRY or ask.version:
-            found = pick_by_weight(weights, servable, self.uniform) or pick_by_weight(
-                weights, weights, self.uniform
-            )
-            return found, bool(ask.version)
-        if ask.sequence and any(view.group(name, ask.model).sequence for name in servable):
-            return self._of_sequence(ask, view, servable, now_s), False
-        return view.draw.draw(weights, servable, self.uniform), False
-
-    def _of_sequence(
-        self, ask: Ask, view: PoolView, servable: list[str], now_s: float
-    ) -> str | None:
-        """Return the revision of a sequence: where it lives, else by rendezvous hashing."""
-        place = self.sequences.place((view.table.pool.uid, ask.model, ask.sequence), now_s)
-        if place is not None and place.revision in servable:
-            return place.revision
-        weights = view.revision_weights
-        usable = {
-            name: weights.get(name, 0)
-            for name in servable
-            if choosing.anyone(view.group(name, ask.model).ready, "", now_s)
-        }
-        return by_weight(usable, ask.sequence) or by_weight(weights, ask.sequence)
-
-    def _pin(self, ask: Ask, view: PoolView, now_s: float) -> str | None:
-        """Return the revision that the request's headers ask for, if a worker of it is usable."""
-        for revision in pinned_revisions(view.table.pins, ask.given):
-            ready = view.group(revision, ask.model).ready
-            if choosing.anyone(ready, ask.version, now_s):
-                return revision
-        return None
 
     def next_attempt(self, route: Route, now_s: float) -> Attempt | Wait | Refusal:
         """Choose a worker and take a slot there, or say until when to wait, or why not."""
@@ -488,80 +402,30 @@ class Dispatcher:
 
     def _situation(self, table: RouteTableSpec, now_s: float) -> Situation:
         pool = (table.pool.namespace, table.pool.name)
-        workers = [
-            worker
-            for worker in table.workers
-            if filters.usable(worker, gone=self.endpoints.gone(pool, worker, now_s))
-        ]
-        workers += self.endpoints.unlisted(pool, table, now_s)
+        workers = self.endpoints.usable(pool, table, now_s)
         return Situation(
             workers=workers,
             leaving=[worker for worker in table.workers if worker.draining and worker.address],
             down=self.down,
-            trusts={
-                worker.id: trust(self.proof.age_s(worker.score_age_s, now_s)) for worker in workers
-            },
+            trusts=self.proof.trusts({one.id: one.score_age_s for one in workers}, now_s),
             share=filters.share_of(self.instance, table.routers),
         )
 
     def _begin(self, route: Route, view: PoolView, choice: Choice, now_s: float) -> Attempt:
-        """Take a slot and make the attempt, field by field as `_route` does."""
-        candidate = choice.candidate
-        worker, served, slot = candidate.worker, candidate.served, candidate.slot
-        ask, retry = route.ask, route.retry
         if route.attempts == 0:
             second, requests = int(now_s), view.budget.tally
             if requests.second != second:
                 requests.turn(second)
             requests.ok += 1
-        route.attempts += 1
-        route.accelerator = worker.accelerator
-        route.idempotent = candidate.repeatable
-        route.slot = slot
-        left_s = route.deadline_s - now_s
-        if retry.per_try_timeout_s is not None and retry.per_try_timeout_s < left_s:
-            left_s = retry.per_try_timeout_s
-        attempt = Attempt.__new__(Attempt)
-        attempt.number = route.attempts
-        attempt.pool_uid = route.pool_uid
-        attempt.worker_id = worker.id
-        attempt.worker_name = worker.name or worker.id
-        attempt.address = worker.address
-        attempt.http_port = worker.ports.http
-        attempt.grpc_port = worker.ports.grpc
-        attempt.revision = route.revision
-        attempt.accelerator = worker.accelerator
-        attempt.model = ask.model
-        attempt.loaded_as = served.loaded_as or ""
-        attempt.timeout_s = left_s
-        attempt.started_s = now_s
-        attempt.choice = choice
-        attempt.stream = ask.call is _STREAM
-        attempt.slot, attempt.trial = None, False
-        if ask.call is not _INQUIRY:
-            if slot.in_flight == slot.streams:
-                slot.heard_s = now_s
-            slot.in_flight += 1
-            slot.streams += attempt.stream
-            attempt.slot = slot
-        if slot.ejected or candidate.health.down:
-            self._begin_trial(route, view, attempt, now_s)
+        attempt = making.attempt(route, choice, now_s)
+        candidate = choice.candidate
+        if candidate.slot.ejected or candidate.health.down:
+            making.as_trial(route, attempt, view.group(route.revision, route.ask.model), now_s)
         if self._parked and self.holds.anyone(route.queue):
-            if choosing.room(view.group(*route.queue[1:]).candidates):
+            group = view.group(route.revision, route.ask.model)
+            if choosing.room(group.candidates):
                 self.holds.wake_first(route.queue)  # more than one slot was free
         return attempt
-
-    def _begin_trial(self, route: Route, view: PoolView, attempt: Attempt, now_s: float) -> None:
-        """Note that an attempt tries a worker; one that may be sent again gets little time."""
-        candidate = attempt.choice.candidate
-        state = candidate.slot.ejection
-        attempt.trial = candidate.health.begin()
-        if not candidate.slot.ejected or state.trial or now_s < state.trial_s:
-            return
-        state.trial = attempt.trial = True
-        known_s = view.group(route.revision, route.ask.model).patience_s.get(attempt.accelerator)
-        if route.ask.replayable and route.idempotent and route.ask.call is _INFER and known_s:
-            attempt.timeout_s = min(attempt.timeout_s, known_s)
 
     def _without_candidate(
         self, route: Route, view: PoolView, group: Group, *, woken: bool, now_s: float

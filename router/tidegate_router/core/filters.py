@@ -12,6 +12,7 @@ from tidegate_api.routetable import RoutedWorker, RouterShare, Served
 from tidegate_api.state import Pressure, Thermal
 
 CRITICAL, STALE, EJECTED, NOT_READY = 1, 2, 3, 4
+_CRITICAL_PRESSURE, _CRITICAL_THERMAL = Pressure.CRITICAL, Thermal.CRITICAL
 
 
 def soft_level(worker: RoutedWorker, served: Served, trust: float) -> int:
@@ -20,18 +21,13 @@ def soft_level(worker: RoutedWorker, served: Served, trust: float) -> int:
         return NOT_READY
     if trust <= 0:
         return STALE
-    critical = worker.pressure is Pressure.CRITICAL or worker.thermal is Thermal.CRITICAL
+    critical = worker.pressure is _CRITICAL_PRESSURE or worker.thermal is _CRITICAL_THERMAL
     return CRITICAL if critical else 0
 
 
 def repeatable(served: Served) -> bool:
     """Whether a second run of a request does no harm."""
     return served.idempotent and not (served.traits.sequence or served.traits.decoupled)
-
-
-def usable(worker: RoutedWorker, *, gone: bool) -> bool:
-    """Whether a worker passes the hard filters that do not depend on the request."""
-    return bool(worker.address) and not worker.draining and not gone
 
 
 def share_of(instance: str, routers: list[RouterShare]) -> float:

@@ -7,13 +7,14 @@ its table or its EndpointSlices change.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from tidegate_api.histogram import merge
 from tidegate_api.routerstate import LocalAbort
 from tidegate_api.routetable import EjectionPolicy, RoutedWorker, RouteTableSpec, Served
 from tidegate_router.core import alias, canary, ejection, ewma, filters, latencies, weights
-from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.canary import TicketDraw
+from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.down import DownBook
 from tidegate_router.core.latencies import RecentLatency
 from tidegate_router.core.pick import Tier, Turn
@@ -180,7 +181,11 @@ class PoolView:
         members: dict[Key, list[Member]] = {}
         for worker in situation.workers:
             for served in worker.serves:
-                members.setdefault((served.revision, served.model), []).append((worker, served))
+                key = (served.revision, served.model)
+                if key in members:
+                    members[key].append((worker, served))
+                else:
+                    members[key] = [(worker, served)]
         self.groups, self.models = {}, {}
         for key, found in members.items():
             self.groups[key] = self._group(key, found, situation, slots, series, now_s)
@@ -200,17 +205,18 @@ class PoolView:
         now_s: float,
     ) -> Group:
         whole, patience_s = self._latencies(key, members, series, now_s)
-        traits = [served.traits for _, served in members]
-        sequence = any(one.sequence for one in traits)
+        found = self._candidates(key, members, situation, slots, now_s)
+        trusts = situation.trusts
+        sequence = any(served.traits.sequence for _, served in members)
         return Group(
             key=key,
-            tiers=self._tiers(key, members, situation, slots, now_s),
+            tiers=_tiers(found, trusts, self._turns.setdefault(key, Turn())),
             p95_s=latencies.quantiles_s(whole)[0] or ewma.UNKNOWN_S,
             patience_s=patience_s,
-            decoupled=any(one.decoupled for one in traits),
+            decoupled=any(served.traits.decoupled for _, served in members),
             sequence=sequence,
-            repeatable=all(filters.repeatable(served) for _, served in members),
-            worthless=all(situation.trusts[worker.id] <= 0 for worker, _ in members),
+            repeatable=all(one.repeatable for one in found),
+            worthless=all(trusts[worker.id] <= 0 for worker, _ in members),
             leaving=_leaving(key, situation, slots) if sequence else {},
         )
 
@@ -227,40 +233,53 @@ class PoolView:
             patience_s[accelerator] = ejection.patience_s(latencies.quantiles_s(recent[-1])[1])
         return merge(recent), patience_s
 
-    def _tiers(
+    def _candidates(
         self,
         key: Key,
         members: Sequence[Member],
         situation: Situation,
         slots: Slots,
         now_s: float,
-    ) -> tuple[Tier, ...]:
-        mean = weights.mean_score(worker.score for worker, _ in members)
+    ) -> list[Candidate]:
+        """Return every member as a candidate; a thousand of them are made each second."""
+        mean = weights.mean_score([worker.score for worker, _ in members])
         peers = self._tallies.setdefault(key, Tally())
         found = [_slot(slots, worker, served) for worker, served in members]
         medians_s = _medians_s(members, found)
+        trusts, joined_s, health_of = situation.trusts, self.joined_s, situation.down.of
         long_ago_s = now_s - weights.SLOW_START_S
-        levels: dict[int, list[Candidate]] = {}
+        limits: dict[int, int] = {}
+        candidates: list[Candidate] = []
         for (worker, served), slot in zip(members, found, strict=True):
-            identity = worker.id
-            trust = situation.trusts[identity]
-            age_s = now_s - self.joined_s.get(identity, long_ago_s)
+            identity, limit = worker.id, limits.get(served.limit)
+            if limit is None:
+                limit = limits[served.limit] = filters.limit_here(served, situation.share)
             slot.peers = peers
-            candidate = Candidate(
-                worker=worker,
-                served=served,
-                limit=filters.limit_here(served, situation.share),
-                slot=slot,
-                weight=weights.effective(worker.score, trust, mean, age_s),
-                median_s=medians_s[worker.accelerator],
-                health=situation.down.of(identity),
-            )
-            level = filters.soft_level(worker, served, trust)
-            if level in levels:
-                levels[level].append(candidate)
-            else:
-                levels[level] = [candidate]
-        return _cumulative(levels, self._turns.setdefault(key, Turn()))
+            joined_age_s = now_s - joined_s.get(identity, long_ago_s)
+            one = Candidate.__new__(Candidate)
+            one.worker = worker
+            one.served = served
+            one.limit = limit
+            one.slot = slot
+            one.weight = weights.effective(worker.score, trusts[identity], mean, joined_age_s)
+            one.inverse = 1 / one.weight
+            one.median_s = medians_s[worker.accelerator]
+            one.health = health_of(identity)
+            one.repeatable = filters.repeatable(served)
+            candidates.append(one)
+        return candidates
+
+
+def _tiers(
+    candidates: Sequence[Candidate], trusts: Mapping[str, float], turn: Turn
+) -> tuple[Tier, ...]:
+    levels: dict[int, list[Candidate]] = {}
+    for one in candidates:
+        level = filters.soft_level(one.worker, one.served, trusts[one.worker.id])
+        if level not in levels:
+            levels[level] = []
+        levels[level].append(one)
+    return _cumulative(levels, turn)
 
 
 def _slot(slots: Slots, worker: RoutedWorker, served: Served) -> Slot:
@@ -309,16 +328,16 @@ def _cumulative(levels: Mapping[int, Sequence[Candidate]], turn: Turn) -> tuple[
 
 def _medians_s(members: Sequence[Member], slots: Sequence[Slot]) -> dict[str, float]:
     """Return the median latency per class; a class without samples takes that of all."""
-    known: dict[str, list[float | None]] = {}
+    known: dict[str, list[float]] = {}
     for (worker, _), slot in zip(members, slots, strict=True):
-        known.setdefault(worker.accelerator, []).append(slot.latency.value_s)
-    overall = ewma.median_s(value for values in known.values() for value in values)
-    fallback_s = overall if overall is not None else ewma.UNKNOWN_S
-    medians_s: dict[str, float] = {}
-    for accelerator, values in known.items():
-        own_s = ewma.median_s(values)
-        medians_s[accelerator] = fallback_s if own_s is None else own_s
-    return medians_s
+        found = known.setdefault(worker.accelerator, [])
+        if slot.latency.value_s is not None:
+            found.append(slot.latency.value_s)
+    every = [value for values in known.values() for value in values]
+    fallback_s = ewma.UNKNOWN_S
+    if len(known) > 1 and every:
+        fallback_s = median(every)
+    return {name: median(values) if values else fallback_s for name, values in known.items()}
 
 
 def _has_version(group: Group, version: str) -> bool:

@@ -1,6 +1,6 @@
 """What passes between a lane (HTTP, gRPC) and the dispatcher for one request."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from tidegate_api.routetable import RetryPolicy

@@ -66,9 +66,12 @@ def may_retry(
     """
     ask = route.ask
     sent = outcome is not Outcome.UNREACHABLE
-    if route.answered or now_s >= route.deadline_s or (sent and not ask.replayable):
-        return False
-    if route.sequence:
+    if (
+        route.sequence
+        or route.answered
+        or now_s >= route.deadline_s
+        or (sent and not ask.replayable)
+    ):
         return False
     if outcome in NEVER_RAN:
         route.free_retries += 1
