@@ -47,6 +47,8 @@ def by_strategy(
     busy is no reason.
     """
     ask, tried, policy = route.ask, route.tried, view.table.policy
+    if group.trials and (chosen := trial(group, route, now_s)) is not None:
+        return chosen
 
     def fits(one: Candidate) -> bool:
         return (
@@ -71,13 +73,22 @@ def by_strategy(
 
 
 def trial(group: Group, route: Route, now_s: float) -> Choice | None:
-    """Return a worker that is due for its one request, if this one can be sent again elsewhere."""
+    """Return a worker that is due for one request, if this request may be the one.
+
+    A worker that is down takes anyone: where there is no connection, nothing was sent. An ejected
+    one takes who can be sent again elsewhere, and if no such request came for as long as it was
+    out, anyone.
+    """
     ask = route.ask
-    if not (ask.replayable and route.repeatable and ask.call is Call.INFER):
+    if route.attempts or ask.version or ask.call is Call.INQUIRY:
         return None
-    for candidate in list(group.trials):
-        group.trials.remove(candidate)
-        if candidate.slot.in_flight < candidate.limit and ejection.due(candidate, now_s):
+    safe = ask.replayable and route.repeatable and ask.call is Call.INFER
+    for candidate in group.trials:
+        state = candidate.slot.ejection
+        fits = safe or candidate.health.down or now_s > state.trial_s + state.duration_s
+        free = candidate.slot.in_flight < candidate.limit
+        if fits and free and ejection.due(candidate, now_s):
+            group.trials.remove(candidate)
             return _alone(candidate, group, EJECTED, now_s)
     return None
 

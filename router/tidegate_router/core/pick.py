@@ -18,6 +18,7 @@ from tidegate_router.core.request import Choice, Considered, Pick
 _SCAN_UP_TO = 8  # groups this small are looked through whole
 _TRIES_PER_DRAW = 4
 _SHORTEST_S = 50e-6
+_HALF = 0.5
 Uniform = Callable[[], float]
 Allowed = Callable[[Candidate], bool]
 
@@ -165,7 +166,12 @@ def _power_of_two(
 ) -> Choice | None:
     """Return the one with fewer requests in flight of two that are drawn evenly."""
     drawn = _draw_evenly(tier, allowed, 2, uniform)
-    return _alone(tier, min(drawn, key=_load), drawn, now_s) if drawn else None
+    if not drawn:
+        return None
+    one, other = drawn[0], drawn[-1]
+    ahead = _load(other) - _load(one)
+    chosen = one if ahead > 0 or (ahead == 0 and uniform() < _HALF) else other
+    return _alone(tier, chosen, drawn, now_s)
 
 
 def _least_loaded(
