@@ -274,12 +274,16 @@ class Dispatcher:
         outcome = route.last_outcome = ending.outcome
         candidate = attempt.choice.candidate
         slot, health = candidate.slot, candidate.health
-        plain = outcome is _OK and route.ask.call is not _INQUIRY
-        if plain and not (slot.ejected or attempt.trial or health.losses or health.down):
+        if (
+            outcome is _OK
+            and not (slot.failures_in_row or slot.ejected or attempt.trial)
+            and not (health.losses or health.down)
+            and attempt.started_s >= slot.valid_s
+            and route.ask.call is not _INQUIRY
+        ):
             latency_s, second = ending.latency_s, int(now_s)
             slot.latency.record(latency_s, now_s)
             slot.heard_s = now_s
-            slot.failures_in_row = slot.faults_in_row = 0
             tally, peers = slot.tally, slot.peers
             if tally.second != second:
                 tally.turn(second)
@@ -419,7 +423,7 @@ class Dispatcher:
             requests.ok += 1
         attempt = making.attempt(route, choice, now_s)
         candidate = choice.candidate
-        if candidate.slot.ejected or candidate.health.down:
+        if candidate.slot.ejected or candidate.slot.suspect or candidate.health.down:
             making.as_trial(route, attempt, view.group(route.revision, route.ask.model), now_s)
         if self._parked and self.holds.anyone(route.queue):
             group = view.group(route.revision, route.ask.model)

@@ -6,12 +6,17 @@ per revision and class, and ignored in a panic: when fewer than half of a revisi
 are not down are left. After `base_s` one request at a time tries the worker; a good answer brings
 it back. The time doubles only for those that came back and fell again, so a worker that heals
 serves again within seconds however long it was broken.
+
+One fault makes a worker expensive, so it would hardly be asked again: it is suspect, and the next
+requests that can be sent elsewhere are sent to it, one at a time, until one goes well or it is out.
+That is not done where a client would pay for it: after errors of the model, and timeouts.
 """
 
 from collections.abc import Iterable
 
 from tidegate_api.routetable import EjectionPolicy
 from tidegate_router.core.candidate import Candidate
+from tidegate_router.core.ewma import PeakLatency
 from tidegate_router.core.faults import Outcome
 from tidegate_router.core.slot import EjectedFor, Slot
 from tidegate_router.core.tally import Tally
@@ -22,10 +27,11 @@ _MIN_ATTEMPTS = 10
 _MIN_SUCCESS_RATIO = 0.8
 _PEER_FACTOR = 3
 _MIN_PEER_ATTEMPTS = 3
-_CHANCE = 0.001  # that healthy luck looks like a streak of model errors
+_CHANCE = 1e-5  # that healthy luck looks like a streak of model errors
 _GOOD_WHILE = 4  # times the last ejection: then the next one is a first one
 _MAX_DOUBLINGS = 16
 _PANIC_RATIO = 0.5
+_FREE_TO_TEST = frozenset({Outcome.NEVER_RAN, Outcome.LOST})
 
 
 def patience_s(p99_s: float | None) -> float | None:
@@ -39,6 +45,7 @@ def note_failure(slot: Slot, outcome: Outcome, now_s: float) -> None:
         slot.peers_before = slot.peers.ever()
     slot.failures_in_row += 1
     slot.faults_in_row = 0 if outcome is Outcome.MODEL_ERROR else slot.faults_in_row + 1
+    slot.suspect = outcome in _FREE_TO_TEST
     slot.tally.fail(now_s)
     slot.peers.fail(now_s)
 
@@ -98,14 +105,23 @@ def eject(slot: Slot, reason: EjectedFor, policy: EjectionPolicy, now_s: float) 
     state.trial_s = now_s + state.duration_s
     state.times += 1
     slot.ejected = slot.shunned = True
+    slot.suspect = False
 
 
 def restore(slot: Slot, now_s: float) -> None:
-    """Take a slot in again, with a clean record."""
-    slot.ejected = slot.shunned = slot.ejection.trial = False
+    """Take a slot in again."""
+    slot.ejected = slot.shunned = False
     slot.ejection.returned_s = now_s
-    slot.failures_in_row = slot.faults_in_row = 0
+    clear(slot, now_s)
     slot.tally = Tally()
+
+
+def clear(slot: Slot, now_s: float) -> None:
+    """Forget what a slot's bad time says about it: it is as one that was never asked."""
+    slot.suspect = slot.ejection.trial = False
+    slot.failures_in_row = slot.faults_in_row = 0
+    slot.latency = PeakLatency()
+    slot.valid_s = now_s
 
 
 def trial_ended(slot: Slot, outcome: Outcome, now_s: float) -> None:
@@ -130,7 +146,9 @@ def due(candidate: Candidate, now_s: float) -> bool:
     if health.down:
         return health.usable(now_s)
     state = slot.ejection
-    if not slot.ejected or state.trial or now_s < state.trial_s:
+    if state.trial or not slot.ejected:
+        return slot.suspect and not state.trial
+    if now_s < state.trial_s:
         return False
     return state.reason is not EjectedFor.SILENT or slot.in_flight <= slot.streams
 

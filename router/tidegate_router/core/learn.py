@@ -44,17 +44,14 @@ class HealthKeeper:
         elif attempt.trial:
             slot.ejection.trial = False
         if outcome is Outcome.OK:
-            slot.latency.record(spent_s, now_s)
-            slot.tally.good(now_s)
-            slot.peers.good(now_s)
-            slot.failures_in_row = slot.faults_in_row = 0
+            _went_well(attempt, spent_s, now_s, was_down=was_down)
         if view is None:
             return
         group = view.group(attempt.revision, attempt.model)
         if outcome in _BLAMED:
             slot.latency.record_failure(group.p95_s, now_s)
             self._blame(view, group, attempt, outcome, spent_s, now_s)
-        if was_down != candidate.health.down:
+        if attempt.trial or was_down != candidate.health.down:
             group.survey(now_s)
 
     def _while_ejected(self, attempt: Attempt, outcome: Outcome, now_s: float) -> None:
@@ -81,8 +78,12 @@ class HealthKeeper:
         if outcome is Outcome.TIMEOUT and spent_s < _patience_s(group, candidate):
             return  # its client had less time than the model needs
         ejection.note_failure(slot, outcome, now_s)
+        if slot.faults_in_row >= view.ejection.consecutive_failures:
+            slot.suspect = False  # it is clear enough
         if not slot.ejected and (reason := ejection.verdict(slot, view.ejection, now_s)):
             self._eject(view, group, candidate, reason, now_s)
+        elif slot.suspect:
+            group.survey(now_s)
 
     def _eject(
         self, view: PoolView, group: Group, candidate: Candidate, reason: EjectedFor, now_s: float
@@ -101,6 +102,21 @@ class HealthKeeper:
             for candidate in group.silent(now_s):
                 self._eject(view, group, candidate, EjectedFor.SILENT, now_s)
             group.survey(now_s)
+
+
+def _went_well(attempt: Attempt, spent_s: float, now_s: float, *, was_down: bool) -> None:
+    """Count a good answer; the first after a bad time clears the slot."""
+    slot = attempt.choice.candidate.slot
+    if was_down or slot.failures_in_row:
+        forgiven = was_down or slot.suspect
+        slot.suspect = False
+        slot.failures_in_row = slot.faults_in_row = 0
+        if forgiven:
+            ejection.clear(slot, attempt.started_s)
+    if attempt.started_s >= slot.valid_s:
+        slot.latency.record(spent_s, now_s)
+    slot.tally.good(now_s)
+    slot.peers.good(now_s)
 
 
 def reach(attempt: Attempt, outcome: Outcome, now_s: float) -> None:

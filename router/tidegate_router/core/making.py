@@ -90,7 +90,7 @@ def as_trial(of: Route, made: Attempt, group: Group, now_s: float) -> None:
     candidate = made.choice.candidate
     slot = candidate.slot
     made.trial = candidate.health.begin()
-    if not slot.ejected or slot.ejection.trial or now_s < slot.ejection.trial_s:
+    if slot.ejection.trial or (now_s < slot.ejection.trial_s and not slot.suspect):
         return
     slot.ejection.trial = made.trial = True
     known_s = group.patience_s.get(made.accelerator)

@@ -73,7 +73,11 @@ class Group:
 
     def survey(self, now_s: float) -> None:
         """Decide whether ejections count now, and who is due for a trial."""
-        odd = [one for one in self.candidates if one.slot.ejected or one.health.down]
+        odd = [
+            one
+            for one in self.candidates
+            if one.health.down or (slot := one.slot).ejected or slot.suspect
+        ]
         panic = any(one.slot.ejected for one in odd) and ejection.in_panic(self.candidates)
         for one in odd:
             one.slot.shunned = one.slot.ejected and not panic

@@ -35,7 +35,9 @@ class Slot:
 
     `in_flight` counts attempts that the worker works on, `streams` those of them that may be
     silent for long. `heard_s`: the last sign of life, or when the first attempt in flight began.
-    `shunned`: ejected, and no panic: picks leave it out.
+    `shunned`: ejected, and no panic: picks leave it out. `suspect`: the next requests that can be
+    sent elsewhere find out whether its last fault was the first of many. Attempts that began before
+    `valid_s`, when it was down or ejected, say nothing about its latency.
     """
 
     in_flight: int = 0
@@ -44,6 +46,8 @@ class Slot:
     heard_s: float = 0.0
     ejected: bool = False
     shunned: bool = False
+    suspect: bool = False
+    valid_s: float = 0.0
     failures_in_row: int = 0
     faults_in_row: int = 0
     tally: Tally = field(default_factory=Tally)
