@@ -24,8 +24,11 @@ def anyone(
 
 
 def room(candidates: Iterable[Candidate]) -> bool:
-    """Whether somebody who is up has a free slot."""
-    return any(one.slot.in_flight < one.limit and not one.health.down for one in candidates)
+    """Whether somebody who is up, and not shunned, has a free slot."""
+    return any(
+        one.slot.in_flight < one.limit and not one.health.down and not one.slot.shunned
+        for one in candidates
+    )
 
 
 def expected(table: RouteTableSpec, route: Route) -> bool:
@@ -44,7 +47,7 @@ def by_strategy(
     """Choose for a request that is not the plainest: a version, a retry, an inquiry.
 
     An ejected worker is taken only when nobody else is left for this request; that others are
-    busy is no reason.
+    busy is no reason. A slow one is taken also by who waited for as long as a request takes.
     """
     ask, tried, policy = route.ask, route.tried, view.table.policy
     if group.trials and (chosen := trial(group, route, now_s)) is not None:
@@ -60,8 +63,12 @@ def by_strategy(
     def free(one: Candidate) -> bool:
         return one.slot.in_flight < one.limit or ask.call is Call.INQUIRY
 
+    waited_s = now_s - route.started_s
+
     def allowed(one: Candidate) -> bool:
-        return not one.slot.shunned and free(one) and fits(one)
+        slot = one.slot
+        shunned = slot.shunned and (slot.ejected or waited_s < usual_s(group, one))
+        return not shunned and free(one) and fits(one)
 
     def last_resort(one: Candidate) -> bool:
         return free(one) and fits(one)
@@ -70,6 +77,21 @@ def by_strategy(
     if found is not None or any(not one.slot.shunned and fits(one) for one in group.candidates):
         return found
     return pick.choose(group.tiers, last_resort, policy.top_k, uniform, now_s, policy.strategy)
+
+
+def usual_s(group: Group, one: Candidate) -> float:
+    """Return what a request usually takes in a worker's class."""
+    return group.usual_s.get(one.worker.accelerator, 0.0)
+
+
+def slow_from_s(group: Group, route: Route) -> float | None:
+    """Return when a waiting request may take a slow worker's free slot; None when there is none."""
+    times_s = [
+        route.started_s + usual_s(group, one)
+        for one in group.candidates
+        if one.slot.slow and not one.slot.ejected and one.slot.in_flight < one.limit
+    ]
+    return min(times_s, default=None)
 
 
 def trial(group: Group, route: Route, now_s: float) -> Choice | None:
@@ -85,10 +107,11 @@ def trial(group: Group, route: Route, now_s: float) -> Choice | None:
     safe = ask.replayable and route.repeatable and ask.call is Call.INFER
     for candidate in group.trials:
         state = candidate.slot.ejection
+        slot = candidate.slot
         fits = safe or candidate.health.down or now_s > state.trial_s + state.duration_s
-        free = candidate.slot.in_flight < candidate.limit
-        if fits and free and ejection.due(candidate, now_s):
+        if fits and slot.in_flight < candidate.limit and ejection.due(candidate, now_s):
             group.trials.remove(candidate)
+            slot.tried_s = now_s
             return _alone(candidate, group, EJECTED, now_s)
     return None
 

@@ -276,7 +276,7 @@ class Dispatcher:
         slot, health = candidate.slot, candidate.health
         if (
             outcome is _OK
-            and not (slot.failures_in_row or slot.ejected or attempt.trial)
+            and not (slot.failures_in_row or slot.ejected or slot.slow or attempt.trial)
             and not (health.losses or health.down)
             and attempt.started_s >= slot.valid_s
             and route.ask.call is not _INQUIRY
@@ -446,7 +446,8 @@ class Dispatcher:
             return refusals.saturated(route) if up else refusals.no_workers(route)
         if woken and choosing.room(up):
             self.holds.wake_first(route.queue)  # a slot is free that is none for this request
-        back_s = (self.down.back_at_s(one.worker.id) for one in left)
+        back_s = [self.down.back_at_s(one.worker.id) for one in left]
+        back_s.append(choosing.slow_from_s(group, route))
         later_s = (at_s for at_s in back_s if at_s is not None and at_s > now_s)
         return Wait(min([route.hold_until_s, *later_s]))
 

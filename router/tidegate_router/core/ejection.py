@@ -137,8 +137,8 @@ def trial_ended(slot: Slot, outcome: Outcome, now_s: float) -> None:
         state.trial_s = now_s + state.duration_s
 
 
-def due(candidate: Candidate, now_s: float) -> bool:
-    """Whether one request may try a worker that is down or ejected.
+def due(candidate: Candidate, now_s: float, pause_s: float = 0.0) -> bool:
+    """Whether one request may try a worker that is down, ejected, or slow (once in `pause_s`).
 
     One that is silent is not tried while it has work: its first byte brings it back.
     """
@@ -146,8 +146,11 @@ def due(candidate: Candidate, now_s: float) -> bool:
     if health.down:
         return health.usable(now_s)
     state = slot.ejection
-    if state.trial or not slot.ejected:
-        return slot.suspect and not state.trial
+    if state.trial:
+        return False
+    if not slot.ejected:
+        rested = slot.slow and not slot.in_flight and now_s >= slot.tried_s + pause_s
+        return slot.suspect or rested
     if now_s < state.trial_s:
         return False
     return state.reason is not EjectedFor.SILENT or slot.in_flight <= slot.streams

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tidegate_router.core import ejection
+from tidegate_router.core import ejection, slow
 from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.faults import FAILURES, Outcome
 from tidegate_router.core.pools import Group, PoolView
@@ -39,6 +39,9 @@ class HealthKeeper:
         reach(attempt, outcome, now_s)
         if outcome in _ANSWERS:
             slot.heard_s = now_s
+        if slot.slow and outcome is Outcome.OK and view is not None:
+            usual_s = view.group(attempt.revision, attempt.model).usual_s
+            slow.note(slot, spent_s, usual_s.get(candidate.worker.accelerator))
         if slot.ejected:
             self._while_ejected(attempt, outcome, now_s)
         elif attempt.trial:

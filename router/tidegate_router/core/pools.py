@@ -12,7 +12,7 @@ from statistics import median
 from tidegate_api.histogram import merge
 from tidegate_api.routerstate import LocalAbort
 from tidegate_api.routetable import EjectionPolicy, RoutedWorker, RouteTableSpec, Served
-from tidegate_router.core import alias, canary, ejection, ewma, filters, latencies, weights
+from tidegate_router.core import alias, canary, ejection, ewma, filters, latencies, slow, weights
 from tidegate_router.core.canary import TicketDraw
 from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.down import DownBook
@@ -21,7 +21,7 @@ from tidegate_router.core.pick import Tier, Turn
 from tidegate_router.core.retry import RetryBudget
 from tidegate_router.core.series import SeriesBook
 from tidegate_router.core.slot import Slot
-from tidegate_router.core.tally import Tally
+from tidegate_router.core.tally import WINDOW_S, Tally
 
 REBUILD_S = 1.0
 SURVEY_S = 0.25
@@ -36,7 +36,8 @@ class Group:
 
     `patience_s`: how long work may be in flight without a byte, by class. `leaving`: draining
     workers, by id, which still get what belongs to their sequences. `worthless`: no score is
-    trusted at all. `trials`: who is down or ejected and due for one request.
+    trusted at all. `trials`: who is down, ejected or slow, and due for one request. `usual_s`:
+    latency by class. `peers`: the attempts of all.
     """
 
     key: Key = ("", "")
@@ -49,6 +50,8 @@ class Group:
     worthless: bool = False
     leaving: Mapping[str, Candidate] = field(default_factory=dict)
     trials: list[Candidate] = field(default_factory=list)
+    usual_s: Mapping[str, float] = field(default_factory=dict)
+    peers: Tally = field(default_factory=Tally)
 
     @property
     def ready(self) -> tuple[Candidate, ...]:
@@ -72,16 +75,24 @@ class Group:
         ]
 
     def survey(self, now_s: float) -> None:
-        """Decide whether ejections count now, and who is due for a trial."""
+        """Decide whether ejections count now, who is slow, and who is due for a trial."""
+        candidates = self.candidates
+        slow.mark(candidates, self.usual_s)
         odd = [
             one
-            for one in self.candidates
-            if one.health.down or (slot := one.slot).ejected or slot.suspect
+            for one in candidates
+            if one.health.down
+            or (slot := one.slot).ejected
+            or slot.slow
+            or slot.suspect
+            or slot.shunned
         ]
-        panic = any(one.slot.ejected for one in odd) and ejection.in_panic(self.candidates)
+        panic = any(one.slot.ejected for one in odd) and ejection.in_panic(candidates)
+        pause_s = slow.pause_s(sum(self.peers.lately(now_s)), WINDOW_S)
         for one in odd:
-            one.slot.shunned = one.slot.ejected and not panic
-        self.trials = [one for one in odd if ejection.due(one, now_s)]
+            slot = one.slot
+            slot.shunned = slot.slow or (slot.ejected and not panic)
+        self.trials = [one for one in odd if ejection.due(one, now_s, pause_s)]
 
 
 EMPTY_GROUP = Group(tiers=(), p95_s=ewma.UNKNOWN_S)
@@ -214,6 +225,8 @@ class PoolView:
         sequence = any(served.traits.sequence for _, served in members)
         return Group(
             key=key,
+            usual_s=slow.typical_s(found),
+            peers=self._tallies[key],
             tiers=_tiers(found, trusts, self._turns.setdefault(key, Turn())),
             p95_s=latencies.quantiles_s(whole)[0] or ewma.UNKNOWN_S,
             patience_s=patience_s,

@@ -35,9 +35,9 @@ class Slot:
 
     `in_flight` counts attempts that the worker works on, `streams` those of them that may be
     silent for long. `heard_s`: the last sign of life, or when the first attempt in flight began.
-    `shunned`: ejected, and no panic: picks leave it out. `suspect`: the next requests that can be
-    sent elsewhere find out whether its last fault was the first of many. Attempts that began before
-    `valid_s`, when it was down or ejected, say nothing about its latency.
+    `shunned`: slow, or ejected and no panic: picks leave it out. `suspect`: the next requests that
+    can be sent elsewhere find out whether its last fault was the first of many. Attempts that began
+    before `valid_s`, when it was down or ejected, say nothing about its latency.
     """
 
     in_flight: int = 0
@@ -46,6 +46,9 @@ class Slot:
     heard_s: float = 0.0
     ejected: bool = False
     shunned: bool = False
+    slow: bool = False
+    good_trials: int = 0  # in a row, while slow
+    tried_s: float = 0.0
     suspect: bool = False
     valid_s: float = 0.0
     failures_in_row: int = 0
