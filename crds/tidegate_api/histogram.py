@@ -6,20 +6,19 @@ missed scrape loses nothing, and histograms of several routers add up.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 SCHEME = "tg1"
 BUCKETS = 176
 _FIRST_S = 50e-6
 _PER_OCTAVE = 8
+_ENDS_S = [_FIRST_S * 2 ** ((bucket + 1e-9) / _PER_OCTAVE) for bucket in range(BUCKETS - 1)]
 
 
 def bucket_of(latency_s: float) -> int:
     """Return the bucket, 0..175, that holds a latency in seconds; the last is open-ended."""
-    if latency_s <= _FIRST_S:
-        return 0
-    index = math.ceil(_PER_OCTAVE * math.log2(latency_s / _FIRST_S) - 1e-9)
-    return min(index, BUCKETS - 1)
+    return bisect_left(_ENDS_S, latency_s)
 
 
 def upper_bound_s(bucket: int) -> float:

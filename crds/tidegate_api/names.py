@@ -230,6 +230,24 @@ class RolloutEventReason(StrEnum):
     CONFLICT = "Conflict"
 
 
+class Strategy(StrEnum):
+    """Values of spec.routing.strategy: how a router chooses among the workers of a revision."""
+
+    SCORED = "Scored"
+    ROUND_ROBIN = "RoundRobin"
+    LEAST_LOADED = "LeastLoaded"
+    WEIGHTED = "Weighted"
+    RANDOM = "Random"
+    POWER_OF_TWO = "PowerOfTwo"
+
+
+class FailureMode(StrEnum):
+    """Values of spec.routing.failureMode: what routers do once every score is worthless."""
+
+    FAIL_OPEN = "FailOpen"
+    FAIL_CLOSED = "FailClosed"
+
+
 class DroppedReason(StrEnum):
     """Values of header x-tidegate-dropped-reason: why the router itself refused."""
 

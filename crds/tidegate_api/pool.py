@@ -89,12 +89,36 @@ class Retry(ApiModel):
     )
 
 
+class EjectionRules(ApiModel):
+    """When a worker that answers badly, or not at all, gets no requests for a while."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules.on(rules.BASE_EJECTION, rules.MAX_EJECTION, rules.EJECTION_ORDERED)
+    )
+
+    consecutive_failures: int = Field(default=3, ge=1, le=100, description="in a row")
+    base_ejection: Duration = Field(
+        default="5s", description="then one request tries the worker, and again after as long"
+    )
+    max_ejection: Duration = Field(
+        default="300s", description="the time doubles up to this for workers that fall again"
+    )
+    max_ejected_percent: int = Field(
+        default=50,
+        ge=0,
+        le=100,
+        description="of a revision's workers of one class, yet one if there are two; 0: off",
+    )
+
+
 class Routing(ApiModel):
     """How routers choose a worker."""
 
     model_config = ConfigDict(json_schema_extra=rules.on(rules.REQUEST_TIMEOUT))
 
-    strategy: Literal["Scored"] = "Scored"
+    strategy: Literal["Scored", "RoundRobin", "LeastLoaded", "Weighted", "Random", "PowerOfTwo"] = (
+        Field(default="Scored", description="how one of a revision's workers is chosen")
+    )
     top_k: int = Field(
         default=3, ge=1, le=16, description="candidates drawn by score; the least loaded wins"
     )
@@ -103,6 +127,11 @@ class Routing(ApiModel):
         default="30s", description="of a request, from dispatch, over all its attempts"
     )
     retry: Retry = Field(default_factory=Retry)
+    ejection: EjectionRules = Field(default_factory=EjectionRules)
+    failure_mode: Literal["FailOpen", "FailClosed"] = Field(
+        default="FailOpen",
+        description="without news for 45 s: choose evenly, or refuse with scores-stale",
+    )
 
 
 class Drain(ApiModel):
@@ -163,6 +192,7 @@ class WorkerCounts(ApiModel):
     total: int = Field(default=0, ge=0)
     ready: int = Field(default=0, ge=0)
     draining: int = Field(default=0, ge=0)
+    ejected: int = Field(default=0, ge=0, description="by at least one router, for any model")
 
 
 class Address(ApiModel):
@@ -263,6 +293,7 @@ __all__ = [
     "Address",
     "ClassReplicas",
     "Drain",
+    "EjectionRules",
     "InferencePool",
     "InferencePoolSpec",
     "InferencePoolStatus",

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 
 from tidegate_api import rules
 from tidegate_api.pool import AcceleratorClass, InferencePool
+from tidegate_api.quantity import duration_s
 from tidegate_api.rules import Rule
 from tidegate_api.template import ModelOverride
 from tidegate_api.templatechecks import (
     DAY_S,
+    HOUR_S,
     TEMPLATE_CHECKS,
     TemplateCheck,
     TemplateParts,
@@ -107,6 +109,22 @@ def _per_try_timeout(pool: InferencePool) -> Iterator[str]:
         yield "spec.routing.retry.perTryTimeout"
 
 
+def _base_ejection(pool: InferencePool) -> Iterator[str]:
+    if not_positive(pool.spec.routing.ejection.base_ejection, HOUR_S):
+        yield "spec.routing.ejection.baseEjection"
+
+
+def _max_ejection(pool: InferencePool) -> Iterator[str]:
+    if not_positive(pool.spec.routing.ejection.max_ejection, DAY_S):
+        yield "spec.routing.ejection.maxEjection"
+
+
+def _ejection_ordered(pool: InferencePool) -> Iterator[str]:
+    ejection = pool.spec.routing.ejection
+    if duration_s(ejection.base_ejection) > duration_s(ejection.max_ejection):
+        yield "spec.routing.ejection.baseEjection"
+
+
 def _drain_timeout(pool: InferencePool) -> Iterator[str]:
     if too_long(pool.spec.drain.timeout, DAY_S):
         yield "spec.drain.timeout"
@@ -122,6 +140,9 @@ POOL_CHECKS: tuple[tuple[Rule, PoolCheck], ...] = (
     (rules.SCORE_WEIGHTS_COUNT, _score_weights_count),
     (rules.REQUEST_TIMEOUT, _request_timeout),
     (rules.PER_TRY_TIMEOUT, _per_try_timeout),
+    (rules.BASE_EJECTION, _base_ejection),
+    (rules.MAX_EJECTION, _max_ejection),
+    (rules.EJECTION_ORDERED, _ejection_ordered),
     (rules.DRAIN_TIMEOUT, _drain_timeout),
     *((rule, _of_template(check)) for rule, check in TEMPLATE_CHECKS),
 )

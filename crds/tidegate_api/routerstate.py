@@ -84,6 +84,18 @@ class LocalAbort(ApiModel):
     message: str = ""
 
 
+class EjectedWorker(ApiModel):
+    """A worker that this router sends no requests of a model for a while."""
+
+    namespace: str
+    pool: str
+    uid: str
+    worker: str = Field(description="pod UID")
+    revision: str
+    model: str
+    reason: str = Field(default="", description="consecutive, ratio or silent")
+
+
 class RouterState(ApiModel):
     """The whole document."""
 
@@ -97,3 +109,4 @@ class RouterState(ApiModel):
     queues: list[QueueState] = Field(default_factory=list)
     shadows: list[ShadowState] = Field(default_factory=list)
     local_aborts: list[LocalAbort] = Field(default_factory=list)
+    ejected: list[EjectedWorker] = Field(default_factory=list)

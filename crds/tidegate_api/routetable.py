@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tidegate_api.meta import ApiModel, ObjectMeta
+from tidegate_api.names import FailureMode, Strategy
 from tidegate_api.pool import RevisionWeight
 from tidegate_api.state import Pressure, Thermal, Traits
 
@@ -37,13 +38,24 @@ class RetryPolicy(ApiModel):
     max_body_bytes: int = Field(default=1024 * 1024, ge=0)
 
 
+class EjectionPolicy(ApiModel):
+    """Resolved pool.spec.routing.ejection."""
+
+    consecutive_failures: int = Field(default=3, ge=1, le=100)
+    base_s: float = Field(default=5.0, gt=0, alias="baseSeconds")
+    max_s: float = Field(default=300.0, gt=0, alias="maxSeconds")
+    max_ejected_percent: int = Field(default=50, ge=0, le=100)
+
+
 class RoutingPolicy(ApiModel):
     """Resolved pool.spec.routing: numbers instead of texts."""
 
-    strategy: Literal["Scored"] = "Scored"
+    strategy: Strategy = Strategy.SCORED
     top_k: int = Field(default=3, ge=1, le=16)
     timeout_s: float = Field(default=30.0, gt=0, alias="timeoutSeconds")
     retry: RetryPolicy = Field(default_factory=RetryPolicy)
+    ejection: EjectionPolicy = Field(default_factory=EjectionPolicy)
+    failure_mode: FailureMode = FailureMode.FAIL_OPEN
 
 
 class Ports(ApiModel):

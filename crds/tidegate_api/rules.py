@@ -116,6 +116,13 @@ QUEUE_DELAY = _at_most("maxQueueDelay", "1h")
 QUEUE_TIMEOUT = _at_most("timeout", "1h")
 REQUEST_TIMEOUT = _positive("timeout", "24h")
 PER_TRY_TIMEOUT = _positive("perTryTimeout", "24h")
+BASE_EJECTION = _positive("baseEjection", "1h")
+MAX_EJECTION = _positive("maxEjection", "24h")
+EJECTION_ORDERED = Rule(
+    cel="duration(self.?baseEjection.orValue('5s')) <= duration(self.?maxEjection.orValue('300s'))",
+    message="ejection.baseEjection must be at most ejection.maxEjection",
+    field="baseEjection",
+)
 DRAIN_TIMEOUT = _at_most("timeout", "24h")
 
 ONE_STEP_KIND = Rule(

@@ -37,6 +37,8 @@ def make_app(lane: HttpLane) -> web.Application:
     async def metrics(_: web.Request) -> web.Response:
         for name, count in report.worker_counts(dispatcher).items():
             telemetry.workers.labels(name).set(count)
+        for counted, times in dispatcher.keeper.ejections.items():
+            telemetry.ejections.labels(*counted).set(times)
         telemetry.synced.set(routes.synced)
         telemetry.sequence_resets.set(routes.book.resets)
         telemetry.table_age.set(min(dispatcher.proof.silence_s(clock()), 1e9))

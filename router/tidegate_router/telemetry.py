@@ -31,6 +31,7 @@ class Telemetry:
     synced: Gauge = field(init=False)
     local_aborts: Counter = field(init=False)
     mirrored: Counter = field(init=False)
+    ejections: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
@@ -81,6 +82,10 @@ class Telemetry:
             "mirrored": Counter(
                 "tidegate_router_mirrored", "Copies to a canary by what became of them.",
                 ["result"], registry=self.registry,
+            ),
+            "ejections": Gauge(
+                "tidegate_router_ejections", "Ejections since the start, by what a worker did.",
+                ["namespace", "pool", "revision", "reason"], registry=self.registry,
             ),
         }  # fmt: skip
         for name, metric in declare.items():

@@ -148,11 +148,25 @@ def _running(item: WorkerSet) -> list[ObservedPod]:
 
 def _workers(facts: Facts) -> WorkerCounts:
     pods = [pod for item in facts.sets for pod in _running(item)]
+    ejected = _ejected(facts)
     return WorkerCounts(
         total=len(pods),
         ready=sum(pod.ready and not pod.terminating for pod in pods),
         draining=facts.draining,
+        ejected=sum(pod.uid in ejected for pod in pods),
     )
+
+
+def _ejected(facts: Facts) -> set[str]:
+    """Return the UIDs of workers that a router has ejected."""
+    uid = facts.observation.pool.metadata.uid
+    return {
+        found.worker
+        for member in facts.observation.routers
+        if member.state is not None
+        for found in member.state.ejected
+        if found.uid == uid
+    }
 
 
 def _rounded(value: float | None) -> float | None:

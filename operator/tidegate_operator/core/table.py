@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tidegate_api.meta import ApiModel
+from tidegate_api.names import FailureMode, Strategy
 from tidegate_api.pool import InferencePool, RevisionWeight
 from tidegate_api.quantity import duration_s, quantity_bytes
 from tidegate_api.routetable import (
+    EjectionPolicy,
     Guard,
     MirrorPolicy,
     Pin,
@@ -127,7 +129,7 @@ def routing_policy(pool: InferencePool) -> RoutingPolicy:
     routing = pool.spec.routing
     per_try = routing.retry.per_try_timeout
     return RoutingPolicy(
-        strategy=routing.strategy,
+        strategy=Strategy(routing.strategy),
         top_k=routing.top_k,
         timeout_s=max(_SHORTEST_S, duration_s(routing.timeout)),
         retry=RetryPolicy(
@@ -136,6 +138,13 @@ def routing_policy(pool: InferencePool) -> RoutingPolicy:
             per_try_timeout_s=max(_SHORTEST_S, duration_s(per_try)) if per_try else None,
             max_body_bytes=quantity_bytes(routing.retry.max_body_bytes),
         ),
+        ejection=EjectionPolicy(
+            consecutive_failures=routing.ejection.consecutive_failures,
+            base_s=max(_SHORTEST_S, duration_s(routing.ejection.base_ejection)),
+            max_s=max(_SHORTEST_S, duration_s(routing.ejection.max_ejection)),
+            max_ejected_percent=routing.ejection.max_ejected_percent,
+        ),
+        failure_mode=FailureMode(routing.failure_mode),
     )
 
 

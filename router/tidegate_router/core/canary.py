@@ -21,31 +21,38 @@ class TicketDraw:
     _weights: dict[str, int] = field(default_factory=dict)
     _tickets: list[str] = field(default_factory=list)
     _rounded: dict[str, float] = field(default_factory=dict)  # off the block's tickets
+    _source: Mapping[str, int] | None = None  # what `_weights` was read from
 
     def draw(
         self, weights: Mapping[str, int], servable: Collection[str], uniform: Uniform
     ) -> str | None:
         """Return the revision of the next request; None when no revision has weight.
 
-        `weights` in percent. A revision without any worker for the model gives its ticket to the
-        others by their weights; when none is servable, the ticket counts and the request waits. A
-        revision of weight 0 is never drawn.
+        `weights` in percent; one object never changes its content. A revision without any worker
+        for the model gives its ticket to the others by their weights; when none is servable, the
+        ticket counts and the request waits. A revision of weight 0 is never drawn.
         """
-        wanted = {revision: weight for revision, weight in weights.items() if weight > 0}
-        if not wanted:
+        if (weights is not self._source or not self._tickets) and not self._ready(weights, uniform):
             return None
-        if wanted != self._weights or not self._tickets:
-            self._refill(wanted, uniform)
         revision = self._tickets.pop()
         if revision in servable:
             return revision
-        return pick_by_weight(wanted, servable, uniform) or revision
+        return pick_by_weight(weights, servable, uniform) or revision
+
+    def _ready(self, weights: Mapping[str, int], uniform: Uniform) -> bool:
+        """Have tickets of these weights; False when nobody has weight."""
+        wanted = {revision: weight for revision, weight in weights.items() if weight > 0}
+        if wanted and (wanted != self._weights or not self._tickets):
+            self._refill(wanted, uniform)
+        self._source = weights if wanted else None
+        return bool(wanted)
 
     def _refill(self, wanted: dict[str, int], uniform: Uniform) -> None:
         due = _shares(wanted, self._owed())
         block = tickets(wanted, self._owed())
         self._rounded = {revision: due[revision] - block.count(revision) for revision in due}
-        self._weights, self._tickets = wanted, shuffled(block, uniform)
+        self._weights = wanted
+        self._tickets = shuffled(block, uniform) if len(wanted) > 1 else block
 
     def _owed(self) -> dict[str, float]:
         """Return the tickets that each revision got too few of in the block that is cut short."""

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from tidegate_api.routetable import MirrorPolicy
 from tidegate_router.core import filters, pick
+from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.mirror import Judged, ShadowKey
-from tidegate_router.core.pick import Candidate
 from tidegate_router.core.pools import PoolView
-from tidegate_router.core.request import Attempt, Call, Pick, Route
+from tidegate_router.core.request import Attempt, Call, Choice, Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def plan_copy(
         book.count(key, Judged.SKIPPED)
         return Judged.SKIPPED
     book.begin(uid, size_bytes)
-    return Copy(attempt=_attempt(view, key, *chosen, now_s), key=key, size_bytes=size_bytes)
+    return Copy(attempt=_attempt(view, key, chosen, now_s), key=key, size_bytes=size_bytes)
 
 
 def end_copy(dispatcher: Dispatcher, copy: Copy) -> None:
@@ -68,31 +68,30 @@ def _eligible(view: PoolView, policy: MirrorPolicy, route: Route, answered: Atte
     )
 
 
-def _choose(
-    dispatcher: Dispatcher, view: PoolView, key: ShadowKey, now_s: float
-) -> tuple[Candidate, Pick] | None:
+def _choose(dispatcher: Dispatcher, view: PoolView, key: ShadowKey, now_s: float) -> Choice | None:
     """Return a ready worker with a free slot that nobody waits for."""
     if dispatcher.holds.anyone((key.uid, key.revision, key.model)):
         return None
     tiers = view.group(key.revision, key.model).tiers
     return pick.choose(
         [tier for tier in tiers if tier.level < filters.NOT_READY],
-        lambda one: (
-            one.slot.in_flight < one.limit
-            and filters.repeatable(one.served)
-            and not dispatcher.down.is_down(one.worker.id)
-        ),
+        _may_get_copies,
         view.table.policy.top_k,
         dispatcher.uniform,
         now_s,
     )
 
 
-def _attempt(
-    view: PoolView, key: ShadowKey, candidate: Candidate, why: Pick, now_s: float
-) -> Attempt:
-    worker, policy = candidate.worker, view.table.policy
-    candidate.slot.in_flight += 1
+def _may_get_copies(one: Candidate) -> bool:
+    slot = one.slot
+    healthy = not (one.health.down or slot.shunned)
+    return healthy and slot.in_flight < one.limit and filters.repeatable(one.served)
+
+
+def _attempt(view: PoolView, key: ShadowKey, choice: Choice, now_s: float) -> Attempt:
+    candidate, policy = choice.candidate, view.table.policy
+    worker = candidate.worker
+    candidate.slot.take(now_s)
     return Attempt(
         number=1,
         pool_uid=key.uid,
@@ -107,6 +106,6 @@ def _attempt(
         loaded_as=candidate.served.loaded_as or "",
         timeout_s=policy.retry.per_try_timeout_s or policy.timeout_s,
         started_s=now_s,
-        pick=why,
+        choice=choice,
         slot=candidate.slot,
     )

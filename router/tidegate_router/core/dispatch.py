@@ -26,43 +26,63 @@ Rules for a lane
   computing after the client left or the attempt's time was over (HTTP cannot cancel).
 * Answers carry HEADER_WORKER (attempt.worker_name), HEADER_REVISION (attempt.revision) and
   HEADER_ATTEMPTS (route.attempts). `explain(route, attempt)` gives HEADER_EXPLAIN's value.
+* `heard(attempt, now_s)` at a byte of an answer that is not its end: a worker that works on
+  something without a byte for max(500 ms, 3 x p99) is ejected as silent.
 * Call.INQUIRY (metadata, config, statistics) takes no slot and counts nothing, else it is the same.
+
+The straight way of a request (one revision or a ticket, no pin, a free worker, a good answer) is
+written out in plan, next_attempt, settle and finish: each call saved is 1 % of a decision's time
+(tests/bench/bench_decide.py). Everything else takes the methods below them.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tidegate_api.histogram import bucket_of
 from tidegate_api.names import DroppedReason
 from tidegate_api.routerstate import LocalAbort
 from tidegate_api.routetable import RouteTableSpec
 from tidegate_api.verdict import guard_broken
-from tidegate_router.core import filters, lookup, pick, refusals
-from tidegate_router.core.canary import pick_by_weight, rescuer
+from tidegate_router.core import choosing, drawing, filters, learn, lookup, making, pick, refusals
+from tidegate_router.core.canary import rescuer
 from tidegate_router.core.down import DownBook
 from tidegate_router.core.endpoints import Endpoint, EndpointBook, Pool
 from tidegate_router.core.faults import FAILURES, Outcome
-from tidegate_router.core.freshness import TRUSTED_S, ProofOfLife, trust
+from tidegate_router.core.freshness import TRUSTED_S, ProofOfLife
 from tidegate_router.core.guards import GuardBook
-from tidegate_router.core.holds import MAX_HOLD_S, HoldBook, Wake
+from tidegate_router.core.holds import HoldBook, Wake
+from tidegate_router.core.learn import HealthKeeper
 from tidegate_router.core.mirror import MirrorBook
-from tidegate_router.core.pick import Candidate, Uniform
-from tidegate_router.core.pins import pinned_revisions
-from tidegate_router.core.pools import REBUILD_S, Group, PoolView, Situation, Slots
+from tidegate_router.core.pick import Uniform
+from tidegate_router.core.pools import (
+    EMPTY_GROUP,
+    REBUILD_S,
+    SURVEY_S,
+    Group,
+    PoolView,
+    Situation,
+    Slots,
+)
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import (
     Ask,
     Attempt,
     Call,
+    Choice,
     Ending,
-    Pick,
     Route,
     Settled,
-    Slot,
     Step,
     Wait,
 )
 from tidegate_router.core.retry import POISON_LOSSES, PoisonBook, is_last, may_retry
-from tidegate_router.core.series import SeriesBook, SeriesKey
+from tidegate_router.core.sequences import SequenceBook
+from tidegate_router.core.series import Series, SeriesBook, SeriesKey
+
+# Members of an Enum are looked up by a descriptor in Python 3.11: ten times a global's time.
+_OK, _INQUIRY = Outcome.OK, Call.INQUIRY
+_FORWARD = Step.FORWARD
+_NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -85,7 +105,10 @@ class Dispatcher:
     series: SeriesBook = field(default_factory=SeriesBook)
     guards: GuardBook = field(default_factory=GuardBook)
     mirrors: MirrorBook = field(default_factory=MirrorBook)
+    sequences: SequenceBook = field(default_factory=SequenceBook)
+    keeper: HealthKeeper = field(default_factory=HealthKeeper)
     _slots: Slots = field(default_factory=dict)
+    _parked: set[int] = field(default_factory=set)  # numbers of the routes that wait
     _arrivals: int = 0
 
     def apply(
@@ -113,89 +136,86 @@ class Dispatcher:
         self.endpoints.replace(pool, endpoints, now_s)
         uid = self.names.pools.get("/".join(pool))
         if uid in self.pools:
-            self.pools[uid].built_s = None
+            self.pools[uid].spoil()
         self.holds.wake_all()
 
     def plan(self, ask: Ask, now_s: float) -> Route | Refusal:
         """Find the pool and draw the revision, once for the whole request."""
-        found = self.names.find(ask.pool, ask.model, bare_names=self.bare_names)
+        model = ask.model
+        found = self.names.find(ask.pool, model, bare_names=self.bare_names)
         if isinstance(found, Refusal):
             return found
-        view = self.view(found, now_s)
+        view = self.pools.get(found)
         if view is None:
-            return Refusal(DroppedReason.UNKNOWN_POOL, f"pool of model '{ask.model}' is gone")
-        servable = view.servable(ask.model, ask.version)
-        if ask.version and not servable and view.servable(ask.model, ""):
-            text = f"model '{ask.model}' has no version {ask.version}"
-            return Refusal(DroppedReason.UNKNOWN_MODEL, text)
-        pin = self._pin(ask, view, now_s)
-        revision = pin or self._draw(ask, view, servable)
+            return Refusal(DroppedReason.UNKNOWN_POOL, f"pool of model '{model}' is gone")
+        if now_s >= view.due_s:
+            self._look(view, now_s)
+        pinned, counted = False, ask.call is not _INQUIRY
+        if counted and not (ask.version or ask.sequence or view.table.pins):
+            servable = view.models.get(model, ())
+            revision = view.draw.draw(view.revision_weights, servable, self.uniform)
+        else:
+            drawn = drawing.draw(ask, view, self.sequences, self.uniform, now_s)
+            if isinstance(drawn, Refusal):
+                return drawn
+            revision, pinned = drawn.revision, drawn.pinned
         if revision is None:
-            text = f"pool {lookup.full_name(view.table.pool)} has no revision with weight"
-            return Refusal(DroppedReason.NO_WORKERS, text, refusals.RETRY_AFTER_S)
-        if self.poison.suspected((found, revision, ask.model, ask.body_hash), now_s):
+            return refusals.weightless(view.table.pool)
+        if ask.body_hash and self.poison.suspected((found, revision, model, ask.body_hash), now_s):
             return refusals.poisoned(revision)
-        if refused := refusals.wrong_call(ask, view.group(revision, ask.model)):
-            return refused
-        if ask.call is not Call.INQUIRY:
-            view.in_flight += 1
-        pinned = pin is not None or bool(ask.version)
-        return self._route(ask, view, revision, now_s, pinned=pinned)
-
-    def _pin(self, ask: Ask, view: PoolView, now_s: float) -> str | None:
-        """Return the revision that the request's headers ask for, if a worker of it is usable."""
-        for revision in pinned_revisions(view.table.pins, ask.given):
-            ready = view.group(revision, ask.model).ready
-            if self._anyone(ready, ask.version, now_s):
-                return revision
-        return None
-
-    def _draw(self, ask: Ask, view: PoolView, servable: list[str]) -> str | None:
-        """Return the revision; only what analysis counts spends a ticket."""
-        weights = view.revision_weights
-        if ask.call is Call.INQUIRY or ask.version:
-            return pick_by_weight(weights, servable, self.uniform) or pick_by_weight(
-                weights, weights, self.uniform
-            )
-        return view.draw.draw(weights, servable, self.uniform)
-
-    def _anyone(
-        self,
-        candidates: Iterable[Candidate],
-        version: str,
-        now_s: float,
-        tried: Collection[str] = (),
-    ) -> bool:
-        """Whether a worker that was not tried yet may be sent something, now or once it is free."""
-        return any(
-            one.worker.id not in tried
-            and (not version or one.served.version == version)
-            and self.down.usable(one.worker.id, now_s)
-            for one in candidates
-        )
+        group = view.groups.get((revision, model), EMPTY_GROUP)
+        if group.decoupled or group.worthless:
+            refused = drawing.refused(ask, view, group)
+            if refused is not None:
+                return refused
+        self._arrivals += 1
+        view.in_flight += counted
+        route = making.route(ask, view, group, revision, self._arrivals, now_s)
+        route.pinned = pinned
+        return route
 
     def next_attempt(self, route: Route, now_s: float) -> Attempt | Wait | Refusal:
         """Choose a worker and take a slot there, or say until when to wait, or why not."""
         woken, route.woken = route.woken, False
         if now_s >= route.deadline_s:
             return refusals.too_late(route)
-        view = self.view(route.pool_uid, now_s)
+        view = self.pools.get(route.pool_uid)
         if view is None:
             return refusals.no_workers(route)
+        if now_s >= view.due_s:
+            self._look(view, now_s)
+        ask = route.ask
+        if not (route.attempts or woken or self._parked or route.sequence or ask.version) and (
+            ask.call is not _INQUIRY
+        ):
+            group = view.groups.get((route.revision, ask.model), EMPTY_GROUP)
+            choice = choosing.trial(group, route, now_s) if group.trials else None
+            if choice is None:
+                policy = view.table.policy
+                choice = pick.choose(
+                    group.tiers, None, policy.top_k, self.uniform, now_s, policy.strategy
+                )
+            if choice is not None:
+                return self._begin(route, view, choice, now_s)
+        return self._next_slowly(route, view, woken=woken, now_s=now_s)
+
+    def _next_slowly(
+        self, route: Route, view: PoolView, *, woken: bool, now_s: float
+    ) -> Attempt | Wait | Refusal:
         self._rescue_stranded(route, view, now_s)
         group = view.group(route.revision, route.ask.model)
-        patient = route.attempts == 0 and not woken
-        if not (patient and route.ask.call is not Call.INQUIRY and self.holds.ahead(route)):
-            found = pick.choose(
-                group.tiers,
-                lambda candidate: self._allowed(candidate, route, now_s),
-                view.table.policy.top_k,
-                self.uniform,
-                now_s,
-            )
-            if found is not None:
-                return self._begin(route, view, *found, now_s)
+        patient = route.attempts == 0 and not woken and route.ask.call is not _INQUIRY
+        if not (patient and self.holds.ahead(route)):
+            choice = self._choose(route, view, group, now_s)
+            if choice is not None:
+                return self._begin(route, view, choice, now_s)
         return self._without_candidate(route, view, group, woken=woken, now_s=now_s)
+
+    def _choose(self, route: Route, view: PoolView, group: Group, now_s: float) -> Choice | None:
+        if not route.sequence:
+            return choosing.by_strategy(view, group, route, self.uniform, now_s)
+        found = choosing.in_sequence(self.sequences, group, route, now_s)
+        return found[1] if found is not None else None
 
     def _rescue_stranded(self, route: Route, view: PoolView, now_s: float) -> None:
         """Give a request whose canary has nobody left to try to stable.
@@ -206,8 +226,10 @@ class Dispatcher:
         weights = view.revision_weights
         if route.rescued or route.pinned or (len(weights) == 1 and route.revision in weights):
             return
+        if route.sequence:
+            return  # its state is where it is; a new one was drawn among those that can take it
         mine = view.group(route.revision, route.ask.model).candidates
-        if self._anyone(mine, "", now_s, route.tried) or not self._rescue(route, view, now_s):
+        if choosing.anyone(mine, "", now_s, route.tried) or not self._rescue(route, view, now_s):
             return
         counted = weights.get(route.drawn, 0) > 0 and route.ask.call is not Call.INQUIRY
         if route.attempts == 0 and counted:
@@ -221,42 +243,74 @@ class Dispatcher:
         stable = rescuer(route.revision, view.revision_weights, view.guarded)
         if stable is None:
             return False
-        if not self._anyone(view.group(stable, route.ask.model).ready, "", now_s):
+        if not choosing.anyone(view.group(stable, route.ask.model).ready, "", now_s):
             return False
         route.revision = stable
-        route.tried.clear()  # of workers that may serve both revisions
+        route.tried = _NOBODY  # of workers that may serve both revisions
         return True
 
     def park(self, route: Route, wake: Wake) -> None:
         """Let a request wait in its queue; `wake` is called at most once, from within a call."""
+        self._parked.add(route.number)
         self.holds.park(route, wake)
 
     def unpark(self, route: Route) -> None:
         """Take a request out of its queue, woken or timed out."""
+        self._parked.discard(route.number)
         self.holds.unpark(route)
 
     def abandon(self, route: Route) -> None:
         """Take a request out whose client left; a wake-up that it had goes to the next."""
-        self.holds.unpark(route)
+        self.unpark(route)
         if route.woken:
             self.holds.wake_first(route.queue)
+
+    def heard(self, attempt: Attempt, now_s: float) -> None:
+        """Note a byte of an attempt's answer: the worker is not silent."""
+        learn.heard(attempt.choice.candidate, now_s)
 
     def settle(self, route: Route, attempt: Attempt, ending: Ending, now_s: float) -> Settled:
         """Learn from an attempt's end and decide what follows."""
         outcome = route.last_outcome = ending.outcome
+        candidate = attempt.choice.candidate
+        slot, health = candidate.slot, candidate.health
+        if (
+            outcome is _OK
+            and not (slot.failures_in_row or slot.ejected or slot.slow or attempt.trial)
+            and not (health.losses or health.down)
+            and attempt.started_s >= slot.valid_s
+            and route.ask.call is not _INQUIRY
+        ):
+            latency_s, second = ending.latency_s, int(now_s)
+            slot.latency.record(latency_s, now_s)
+            slot.heard_s = now_s
+            tally, peers = slot.tally, slot.peers
+            if tally.second != second:
+                tally.turn(second)
+            if peers.second != second:
+                peers.turn(second)
+            tally.ok += 1
+            peers.ok += 1
+            if not route.pinned and route.revision == route.drawn:
+                series = slot.series or self._series_of(route, attempt)
+                series.count_attempt(_OK, latency_s)
+            return _FORWARD
         self._learn(route, attempt, ending, now_s)
-        if outcome not in FAILURES:
-            return Step.FORWARD
+        return self._follow(route, attempt, ending, now_s) if outcome in FAILURES else _FORWARD
+
+    def _follow(self, route: Route, attempt: Attempt, ending: Ending, now_s: float) -> Settled:
+        """Decide what follows a failed attempt."""
+        outcome = ending.outcome
         route.last_fault = f"{attempt.worker_name}: {ending.detail or outcome.value}"
         if outcome is not Outcome.UNREACHABLE:  # that one is down: it may come back in time
-            route.tried.add(attempt.worker_id)
+            route.tried |= {attempt.worker_id}
         if outcome is Outcome.LOST:
             route.losses += 1
             if route.losses >= POISON_LOSSES:
                 self.poison.suspect((*route.queue, route.ask.body_hash), now_s)
                 return refusals.poisoned(route.drawn)
         view = self.pools.get(route.pool_uid)
-        if view is not None and may_retry(route, outcome, view.budget, now_s):
+        if view is not None and may_retry(route, outcome, view.budget, now_s, trial=attempt.trial):
             if is_last(route, outcome):
                 self._rescue(route, view, now_s)
             return Step.RETRY
@@ -264,9 +318,14 @@ class Dispatcher:
 
     def release(self, attempt: Attempt) -> None:
         """Free the slot, once the worker has stopped working on the attempt."""
-        slot, attempt.slot = attempt.slot, None
-        if slot is not None:
-            slot.in_flight -= 1
+        slot = attempt.slot
+        if slot is None:
+            return
+        attempt.slot = None
+        slot.in_flight -= 1
+        if attempt.stream:
+            slot.streams -= 1
+        if self._parked:
             self.holds.wake_first((attempt.pool_uid, attempt.revision, attempt.model))
 
     def finish(self, route: Route, now_s: float) -> None:
@@ -274,13 +333,20 @@ class Dispatcher:
         if route.finished:
             return
         route.finished = True
-        if route.ask.call is Call.INQUIRY or route.pool_uid not in self.pools:
+        view = self.pools.get(route.pool_uid)
+        if view is None or route.ask.call is _INQUIRY:
             return
-        view = self.pools[route.pool_uid]
-        if route.started_s >= view.since_s:  # an older one was counted by a table that went away
+        started_s = route.started_s
+        if started_s >= view.since_s:  # an older one was counted by a table that went away
             view.in_flight -= 1
-        series = self.series.of(_series_key(route, route.drawn))
-        series.count_request(now_s - route.started_s, answered=route.last_outcome is Outcome.OK)
+        series = route.slot.series if route.slot and route.revision == route.drawn else None
+        if series is None:
+            series = self.series.of(_series_key(route, route.drawn))
+        series.requests += 1
+        if route.last_outcome is _OK:
+            bucket = bucket_of(now_s - started_s)
+            latencies = series.client_latency
+            latencies[bucket] = latencies.get(bucket, 0) + 1
 
     def explain(self, route: Route, attempt: Attempt) -> str:
         """Return one line that says why this worker: the value of HEADER_EXPLAIN."""
@@ -288,17 +354,22 @@ class Dispatcher:
         why += f" drawn={route.drawn}" if route.rescued else ""
         return (
             f"pool={route.namespace}/{route.pool} revision={route.revision}{why} "
-            f"attempt={attempt.number} chose={attempt.worker_name} {pick.explain(attempt.pick)}"
+            f"attempt={attempt.number} chose={attempt.worker_name} {pick.explain(attempt.choice)}"
         )
 
     def view(self, uid: str, now_s: float) -> PoolView | None:
         """Return a pool's view, rebuilt if it is older than a second."""
         view = self.pools.get(uid)
-        if view is None:
-            return None
+        if view is not None and now_s >= view.due_s:
+            self._look(view, now_s)
+        return view
+
+    def _look(self, view: PoolView, now_s: float) -> None:
+        """Rebuild a view that is a second old; look at the health of its workers more often."""
         if view.built_s is None or now_s - view.built_s >= REBUILD_S:
             view.rebuild(self._situation(view.table, now_s), self._slots, self.series, now_s)
-        return view
+        self.keeper.survey(view, now_s)
+        view.due_s = now_s + SURVEY_S
 
     def tick(self, now_s: float) -> list[LocalAbort]:
         """Once a second: forget what is gone; return the canaries that broke their guard now."""
@@ -308,9 +379,12 @@ class Dispatcher:
         self.down.forget_except(living)
         self.series.forget_except(set(self.pools))
         self.mirrors.forget_except(set(self.pools))
+        self.sequences.forget(now_s)
         self._slots = {
             key: slot for key, slot in self._slots.items() if key[0] in living or slot.in_flight
         }
+        for uid in self.pools:
+            self.view(uid, now_s)
         return self._drop_canaries(now_s)
 
     def _drop_canaries(self, now_s: float) -> list[LocalAbort]:
@@ -332,94 +406,37 @@ class Dispatcher:
 
     def _situation(self, table: RouteTableSpec, now_s: float) -> Situation:
         pool = (table.pool.namespace, table.pool.name)
-        workers = [
-            worker
-            for worker in table.workers
-            if filters.usable(worker, gone=self.endpoints.gone(pool, worker, now_s))
-        ]
-        workers += self.endpoints.unlisted(pool, table, now_s)
+        workers = self.endpoints.usable(pool, table, now_s)
+        usable = {worker.id for worker in workers}
         return Situation(
             workers=workers,
-            trusts={
-                worker.id: trust(self.proof.age_s(worker.score_age_s, now_s)) for worker in workers
-            },
+            leaving=[one for one in table.workers if one.address and one.id not in usable],
+            down=self.down,
+            trusts=self.proof.trusts({one.id: one.score_age_s for one in workers}, now_s),
             share=filters.share_of(self.instance, table.routers),
         )
 
-    def _route(
-        self, ask: Ask, view: PoolView, revision: str, now_s: float, *, pinned: bool
-    ) -> Route:
-        table, self._arrivals = view.table, self._arrivals + 1
-        policy = table.policy
-        timeout_s = min(policy.timeout_s, ask.timeout_s or policy.timeout_s)
-        return Route(
-            ask=ask,
-            number=self._arrivals,
-            pool_uid=table.pool.uid,
-            namespace=table.pool.namespace,
-            pool=table.pool.name,
-            revision=revision,
-            drawn=revision,
-            pinned=pinned,
-            started_s=now_s,
-            deadline_s=now_s + timeout_s,
-            hold_until_s=now_s + min(timeout_s, MAX_HOLD_S),
-            retry=policy.retry,
-        )
-
-    def _allowed(self, candidate: Candidate, route: Route, now_s: float) -> bool:
-        ask, worker = route.ask, candidate.worker.id
-        return (
-            (candidate.slot.in_flight < candidate.limit or ask.call is Call.INQUIRY)
-            and worker not in route.tried
-            and (not ask.version or candidate.served.version == ask.version)
-            and self.down.usable(worker, now_s)
-        )
-
-    def _begin(
-        self, route: Route, view: PoolView, candidate: Candidate, why: Pick, now_s: float
-    ) -> Attempt:
-        worker, counted = candidate.worker, route.ask.call is not Call.INQUIRY
+    def _begin(self, route: Route, view: PoolView, choice: Choice, now_s: float) -> Attempt:
         if route.attempts == 0:
-            view.budget.note_request(now_s)
-        route.attempts += 1
-        route.accelerator = worker.accelerator
-        route.idempotent = filters.repeatable(candidate.served)
-        candidate.slot.in_flight += counted
-        if self.holds.anyone(route.queue) and self._room(view.group(*route.queue[1:]).candidates):
-            self.holds.wake_first(route.queue)  # more than one slot was free
-        left_s = route.deadline_s - now_s
-        return Attempt(
-            number=route.attempts,
-            pool_uid=route.pool_uid,
-            worker_id=worker.id,
-            worker_name=worker.name or worker.id,
-            address=worker.address,
-            http_port=worker.ports.http,
-            grpc_port=worker.ports.grpc,
-            revision=route.revision,
-            accelerator=worker.accelerator,
-            model=route.ask.model,
-            loaded_as=candidate.served.loaded_as or "",
-            timeout_s=min(left_s, route.retry.per_try_timeout_s or left_s),
-            started_s=now_s,
-            pick=why,
-            trial=self.down.begin(worker.id),
-            slot=candidate.slot if counted else None,
-        )
-
-    def _room(self, candidates: Iterable[Candidate]) -> bool:
-        """Whether somebody who is up has a free slot."""
-        return any(
-            one.slot.in_flight < one.limit and not self.down.is_down(one.worker.id)
-            for one in candidates
-        )
+            second, requests = int(now_s), view.budget.tally
+            if requests.second != second:
+                requests.turn(second)
+            requests.ok += 1
+        attempt = making.attempt(route, choice, now_s)
+        candidate = choice.candidate
+        if candidate.slot.ejected or candidate.slot.suspect or candidate.health.down:
+            making.as_trial(route, attempt, view.group(route.revision, route.ask.model), now_s)
+        if self._parked and self.holds.anyone(route.queue):
+            group = view.group(route.revision, route.ask.model)
+            if choosing.room(group.candidates):
+                self.holds.wake_first(route.queue)  # more than one slot was free
+        return attempt
 
     def _without_candidate(
         self, route: Route, view: PoolView, group: Group, *, woken: bool, now_s: float
     ) -> Wait | Refusal:
         """Nobody can take it now: wait while somebody may soon, else refuse."""
-        if not group.candidates and not _expected(view.table, route):
+        if not group.candidates and not choosing.expected(view.table, route):
             return refusals.no_workers(route)
         left = [one for one in group.candidates if one.worker.id not in route.tried]
         if group.candidates and not left:
@@ -427,34 +444,30 @@ class Dispatcher:
         up = [one for one in left if not self.down.is_down(one.worker.id)]
         if now_s >= route.hold_until_s or self.holds.full(route.queue):
             return refusals.saturated(route) if up else refusals.no_workers(route)
-        if woken and self._room(up):
+        if woken and choosing.room(up):
             self.holds.wake_first(route.queue)  # a slot is free that is none for this request
-        back_s = (self.down.back_at_s(one.worker.id) for one in left)
+        back_s = [self.down.back_at_s(one.worker.id) for one in left]
+        back_s.append(choosing.slow_from_s(group, route))
         later_s = (at_s for at_s in back_s if at_s is not None and at_s > now_s)
         return Wait(min([route.hold_until_s, *later_s]))
 
     def _learn(self, route: Route, attempt: Attempt, ending: Ending, now_s: float) -> None:
-        outcome, worker = ending.outcome, attempt.worker_id
-        if outcome is Outcome.UNREACHABLE:
-            self.down.unreachable(worker, now_s)
-        elif outcome is Outcome.LOST:
-            self.down.lost(worker, now_s)
-        elif outcome in {Outcome.TIMEOUT, Outcome.CANCELLED}:
-            self.down.ended_otherwise(worker)
-        else:
-            self.down.answered(worker)
-        if route.ask.call is Call.INQUIRY:
+        """Take an end that is not the plainest."""
+        outcome = ending.outcome
+        if route.ask.call is _INQUIRY:
+            learn.reach(attempt, outcome, now_s)
             return
-        latency = self._slots.setdefault((worker, attempt.revision, attempt.model), Slot()).latency
         view = self.pools.get(route.pool_uid)
-        if outcome is Outcome.OK:
-            latency.record(ending.latency_s, now_s)
-        elif view is not None and outcome in FAILURES | {Outcome.MODEL_ERROR}:
-            latency.record_failure(view.group(attempt.revision, attempt.model).p95_s, now_s)
+        spent_s = now_s - attempt.started_s if outcome is Outcome.TIMEOUT else ending.latency_s
+        self.keeper.learn(view, attempt, outcome, spent_s, now_s)
         if not (route.pinned or route.rescued):
-            self.series.of(_series_key(route, route.revision)).count_attempt(
-                outcome, ending.latency_s
-            )
+            self._series_of(route, attempt).count_attempt(outcome, ending.latency_s)
+
+    def _series_of(self, route: Route, attempt: Attempt) -> Series:
+        """Return what an attempt is counted in, and remember it in its slot."""
+        series = self.series.of(_series_key(route, route.revision))
+        attempt.choice.candidate.slot.series = series
+        return series
 
 
 def _series_key(route: Route, revision: str) -> SeriesKey:
@@ -465,14 +478,4 @@ def _series_key(route: Route, revision: str) -> SeriesKey:
         revision=revision,
         model=route.ask.model,
         accelerator=route.accelerator,
-    )
-
-
-def _expected(table: RouteTableSpec, route: Route) -> bool:
-    """Whether the table still counts on a worker for this: it may only be on its way."""
-    return any(
-        not worker.draining and served.revision == route.revision
-        for worker in table.workers
-        for served in worker.serves
-        if served.model == route.ask.model
     )

@@ -65,6 +65,13 @@ class EndpointBook:
         """Return the pools that have endpoints."""
         return set(self._pools)
 
+    def usable(self, pool: Pool, table: RouteTableSpec, now_s: float) -> list[RoutedWorker]:
+        """Return who may get new requests, as far as table and slices say."""
+        known = [worker for worker in table.workers if worker.address and not worker.draining]
+        if pool in self._pools:
+            known = [worker for worker in known if not self.gone(pool, worker, now_s)]
+        return known + self.unlisted(pool, table, now_s)
+
     def gone(self, pool: Pool, worker: RoutedWorker, now_s: float) -> bool:
         """Whether the slices forbid new requests to a worker of the table."""
         endpoints = self._pools.get(pool)
@@ -83,6 +90,8 @@ class EndpointBook:
         revision may not have reached all of them); without one they are left alone. They have no
         score, so they count as the mean.
         """
+        if pool not in self._pools:
+            return []
         known = {worker.id for worker in table.workers}
         peers: dict[str, RoutedWorker] = {}
         for worker in sorted(table.workers, key=lambda one: len(one.serves), reverse=True):

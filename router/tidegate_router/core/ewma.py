@@ -1,9 +1,7 @@
 """Peak EWMA of a worker's latency (Finagle's): jumps up at once, comes down with tau 10 s."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median
 
 TAU_S = 10.0
 FAILURE_FACTOR = 5.0
@@ -43,9 +41,3 @@ class PeakLatency:
             return self.value_s
         keep = math.exp(-max(0.0, now_s - self.sampled_s) / TAU_S)
         return median_s + (self.value_s - median_s) * keep
-
-
-def median_s(values: Iterable[float | None]) -> float | None:
-    """Return the median of the known values, None when there is none."""
-    known = [value for value in values if value is not None]
-    return median(known) if known else None

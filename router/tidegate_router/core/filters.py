@@ -2,7 +2,8 @@
 
 Hard filters are never skipped: revision, model and version, not draining, address known, below the
 limit, not down. Soft filters are dropped in this order when nothing is left: Critical device
-(level 1), stale score (2), ejected (3, a later feature), published as not ready (4).
+(level 1), stale score (2), published as not ready (4). Ejections (3) change between two rebuilds,
+so each pick looks at them itself (core/ejection.py).
 """
 
 import math
@@ -10,7 +11,8 @@ import math
 from tidegate_api.routetable import RoutedWorker, RouterShare, Served
 from tidegate_api.state import Pressure, Thermal
 
-CRITICAL, STALE, NOT_READY = 1, 2, 4
+CRITICAL, STALE, EJECTED, NOT_READY = 1, 2, 3, 4
+_CRITICAL_PRESSURE, _CRITICAL_THERMAL = Pressure.CRITICAL, Thermal.CRITICAL
 
 
 def soft_level(worker: RoutedWorker, served: Served, trust: float) -> int:
@@ -19,18 +21,13 @@ def soft_level(worker: RoutedWorker, served: Served, trust: float) -> int:
         return NOT_READY
     if trust <= 0:
         return STALE
-    critical = worker.pressure is Pressure.CRITICAL or worker.thermal is Thermal.CRITICAL
+    critical = worker.pressure is _CRITICAL_PRESSURE or worker.thermal is _CRITICAL_THERMAL
     return CRITICAL if critical else 0
 
 
 def repeatable(served: Served) -> bool:
     """Whether a second run of a request does no harm."""
     return served.idempotent and not (served.traits.sequence or served.traits.decoupled)
-
-
-def usable(worker: RoutedWorker, *, gone: bool) -> bool:
-    """Whether a worker passes the hard filters that do not depend on the request."""
-    return bool(worker.address) and not worker.draining and not gone
 
 
 def share_of(instance: str, routers: list[RouterShare]) -> float:

@@ -7,6 +7,7 @@ compared.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 TRUSTED_S = 15.0
@@ -49,6 +50,18 @@ class ProofOfLife:
     def silence_s(self, now_s: float) -> float:
         """Return seconds since the last proof; infinite without one."""
         return math.inf if self.proven_s is None else max(0.0, now_s - self.proven_s)
+
+    def trusts(
+        self, ages_when_written_s: Mapping[str, float | None], now_s: float
+    ) -> dict[str, float]:
+        """Return f of each worker's score."""
+        base_s = self.age_s(0.0, now_s)
+        return {
+            worker: 1.0
+            if 0 <= (age_s := base_s + (written_s or 0.0)) <= TRUSTED_S
+            else trust(age_s)
+            for worker, written_s in ages_when_written_s.items()
+        }
 
     def age_s(self, age_when_written_s: float | None, now_s: float) -> float:
         """Return the age of one worker's score now."""

@@ -1,6 +1,7 @@
 """The dispatcher's own refusals, each saying what was found and what may help."""
 
 from tidegate_api.names import DroppedReason
+from tidegate_api.routetable import PoolIdentity
 from tidegate_router.core.faults import Outcome
 from tidegate_router.core.pools import Group
 from tidegate_router.core.refusal import Refusal
@@ -51,6 +52,18 @@ def wrong_call(ask: Ask, group: Group) -> Refusal | None:
         f"POST /v2/models/{ask.model}/generate_stream or gRPC ModelStreamInfer"
     )
     return Refusal(DroppedReason.BAD_REQUEST, text)
+
+
+def weightless(pool: PoolIdentity) -> Refusal:
+    """No revision gets requests."""
+    text = f"pool {pool.namespace}/{pool.name} has no revision with weight"
+    return Refusal(DroppedReason.NO_WORKERS, text, RETRY_AFTER_S)
+
+
+def scores_stale(pool: str) -> Refusal:
+    """Nobody trusts any score, and the pool prefers no answer to a blind choice."""
+    text = f"every score of pool {pool} is too old (spec.routing.failureMode is FailClosed)"
+    return Refusal(DroppedReason.SCORES_STALE, text, RETRY_AFTER_S)
 
 
 def _subject(route: Route) -> str:

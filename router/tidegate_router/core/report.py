@@ -2,8 +2,8 @@
 
 from dataclasses import asdict
 
-from tidegate_api.routerstate import AppliedTable, QueueState, RouterState
-from tidegate_router.core import pick
+from tidegate_api.routerstate import AppliedTable, EjectedWorker, QueueState, RouterState
+from tidegate_router.core import learn, pick
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.freshness import trust
 from tidegate_router.core.pools import PoolView
@@ -36,7 +36,24 @@ def router_state(
         local_aborts=[
             abort for view in dispatcher.pools.values() for abort in view.dropped.values()
         ],
+        ejected=[one for view in dispatcher.pools.values() for one in _ejected(view)],
     )
+
+
+def _ejected(view: PoolView) -> list[EjectedWorker]:
+    pool = view.table.pool
+    return [
+        EjectedWorker(
+            namespace=pool.namespace,
+            pool=pool.name,
+            uid=pool.uid,
+            worker=one.worker.id,
+            revision=group.key[0],
+            model=group.key[1],
+            reason=one.slot.ejection.reason.value,
+        )
+        for group, one in learn.ejected(view)
+    ]
 
 
 def _applied(view: PoolView, age_s: float) -> AppliedTable:
@@ -95,6 +112,7 @@ def _models(view: PoolView, worker: str, now_s: float) -> list[dict[str, object]
             "inFlight": one.slot.in_flight,
             "weight": round(one.weight, 4),
             "cost": round(pick.cost(one, now_s), 6),
+            "ejected": one.slot.ejection.reason.value if one.slot.ejected else "",
         }
         for (revision, model), group in view.groups.items()
         for one in group.candidates
@@ -115,13 +133,14 @@ def preview(
         found = pick.choose(
             view.group(revision, model).tiers,
             lambda one: (
-                one.slot.in_flight < one.limit and dispatcher.down.usable(one.worker.id, now_s)
+                one.slot.in_flight < one.limit and not one.slot.shunned and one.health.usable(now_s)
             ),
             view.table.policy.top_k,
             dispatcher.uniform,
             now_s,
+            view.table.policy.strategy,
         )
-        picks[revision] = asdict(found[1]) if found else None
+        picks[revision] = asdict(pick.pick_of(found)) if found else None
     owner = view.table.pool
     return {
         "pool": f"{owner.namespace}/{owner.name}",
@@ -150,14 +169,17 @@ def model_ready(
 
 
 def worker_counts(dispatcher: Dispatcher) -> dict[str, int]:
-    """Return how many workers are in each state: usable, down, draining, notReady."""
-    counts = {"usable": 0, "down": 0, "draining": 0, "notReady": 0}
+    """Return how many workers are in each state; an ejected one is that for any of its models."""
+    counts = {"usable": 0, "down": 0, "draining": 0, "ejected": 0, "notReady": 0}
     for view in dispatcher.pools.values():
+        ejected = {one.worker.id for _, one in learn.ejected(view)}
         for worker in view.table.workers:
             if worker.draining:
                 counts["draining"] += 1
             elif dispatcher.down.is_down(worker.id):
                 counts["down"] += 1
+            elif worker.id in ejected:
+                counts["ejected"] += 1
             else:
                 counts["usable" if worker.ready else "notReady"] += 1
     return counts

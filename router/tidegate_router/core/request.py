@@ -1,13 +1,14 @@
 """What passes between a lane (HTTP, gRPC) and the dispatcher for one request."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from tidegate_api.routetable import RetryPolicy
-from tidegate_router.core.ewma import PeakLatency
+from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.faults import Outcome
 from tidegate_router.core.pins import Given
 from tidegate_router.core.refusal import Refusal
+from tidegate_router.core.slot import Slot
 
 Queue = tuple[str, str, str]  # pool UID, revision, model
 
@@ -20,14 +21,15 @@ class Call(StrEnum):
     INQUIRY = "inquiry"  # metadata, config, statistics: any worker, no slot, not counted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)  # frozen ones take thrice as long to make
 class Ask:
-    """What a client wants, in terms common to both protocols.
+    """What a client wants, in terms common to both protocols. Nobody changes it.
 
     `pool` is "namespace/name" or empty; `version` empty means the one that is served.
     `timeout_s` is the client's own deadline from now (gRPC's; None over HTTP). `replayable`: the
     whole request is in memory and may be sent again. `body_hash` names a replayable body for the
-    poison rule; empty switches that off. `given`: headers or metadata, for pins.
+    poison rule; empty switches that off. `given`: headers or metadata, for pins. `sequence`: the
+    id of the sequence that the request is part of; only models with that trait look at it.
     """
 
     model: str
@@ -38,15 +40,17 @@ class Ask:
     replayable: bool = True
     body_hash: str = ""
     given: Given = frozenset()
+    sequence: str = ""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Route:
     """One request on its way: created by `plan`, owned by its lane, changed by the dispatcher only.
 
     Times are on the lane's monotonic clock, in seconds. `pinned`: by a version or a pin, so no
     analysis counts it. `revision` is another than `drawn` once the last attempt of a failed canary
-    request goes to stable.
+    request goes to stable. `sequence`: every request of its sequence goes to the same worker.
+    `repeatable`: no worker of the drawn revision is changed by its requests.
     """
 
     ask: Ask
@@ -69,10 +73,13 @@ class Route:
     idempotent: bool = False  # of the model that runs it, known from the first attempt
     finished: bool = False
     woken: bool = False  # left its place in the queue to ask again
-    tried: set[str] = field(default_factory=set)  # ids of workers that answered or broke
+    tried: frozenset[str] = frozenset()  # ids of workers that answered or broke
     last_fault: str = ""  # a text for people about the last failed attempt
     last_outcome: Outcome | None = None
     accelerator: str = ""  # class of the last attempt's worker
+    sequence: bool = False
+    repeatable: bool = False
+    slot: Slot | None = None  # of the last attempt
 
     @property
     def rescued(self) -> bool:
@@ -83,14 +90,6 @@ class Route:
     def queue(self) -> Queue:
         """The key of the queue that this request waits in."""
         return (self.pool_uid, self.revision, self.ask.model)
-
-
-@dataclass(slots=True)
-class Slot:
-    """What this router knows of (worker, revision, model); outlives the table that named it."""
-
-    in_flight: int = 0
-    latency: PeakLatency = field(default_factory=PeakLatency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +113,25 @@ class Pick:
     considered: tuple[Considered, ...]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, eq=False)
+class Choice:
+    """What a pick drew: candidates, and the load and cost of each as they were then."""
+
+    candidate: Candidate
+    level: int
+    among: int
+    drawn: list[Candidate]
+    loads: list[int]
+    costs: list[float]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Attempt:
     """One try at one worker; holds a slot of (worker, revision, model) until `release`.
 
     `timeout_s`: the lane gives up after this long. `accelerator` is the worker's class.
-    `loaded_as`: the model's name in that Triton where it is another (`rename`). `slot` is the
-    dispatcher's; None for an inquiry and after the release.
+    `loaded_as`: the model's name in that Triton where it is another (`rename`). `choice`, `slot`
+    and `stream` are the dispatcher's; `slot` is None for an inquiry and after the release.
     """
 
     number: int  # 1 for the first
@@ -135,10 +146,11 @@ class Attempt:
     model: str
     timeout_s: float
     started_s: float
-    pick: Pick
+    choice: Choice
     loaded_as: str = ""
-    trial: bool = False  # the first request after the worker was down
+    trial: bool = False  # the one request that tries a worker that was down or ejected
     slot: Slot | None = None
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +160,7 @@ class Wait:
     until_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Ending:
     """How an attempt ended, as its lane saw it.
 

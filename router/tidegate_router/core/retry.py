@@ -1,13 +1,12 @@
 """What may be sent again (router.md section 7): budget, poison, and the decision itself."""
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from tidegate_router.core.faults import NEVER_RAN, Outcome
 from tidegate_router.core.request import Call, Route
+from tidegate_router.core.tally import WINDOW_S, Tally
 
 FREE_RETRIES = 3
-WINDOW_S = 10.0
 FLOOR_PER_S = 3.0
 POISON_LOSSES = 2
 POISON_S = 30.0
@@ -16,41 +15,25 @@ _MAX_POISON = 10_000
 
 @dataclass(slots=True)
 class RetryBudget:
-    """Retries of one pool: at most `percent` of the requests of the last 10 s, and 3/s anyway."""
+    """Retries of one pool: at most `percent` of the requests of the last 10 s, and 3/s anyway.
 
-    _requests: deque[tuple[int, int]] = field(default_factory=deque)  # (second, count)
-    _retries: deque[tuple[int, int]] = field(default_factory=deque)
+    `tally` counts requests as `ok` and paid retries as `failed`.
+    """
+
+    tally: Tally = field(default_factory=Tally)
 
     def note_request(self, now_s: float) -> None:
         """Count a request."""
-        _count(self._requests, now_s)
+        self.tally.good(now_s)
 
     def take(self, percent: int, now_s: float) -> bool:
         """Spend one retry if the budget has it."""
-        allowed = max(percent / 100 * _total(self._requests, now_s), FLOOR_PER_S * WINDOW_S)
-        if percent == 0 or _total(self._retries, now_s) + 1 > allowed:
+        requests, retries = self.tally.lately(now_s)
+        allowed = max(percent / 100 * requests, FLOOR_PER_S * WINDOW_S)
+        if percent == 0 or retries + 1 > allowed:
             return False
-        _count(self._retries, now_s)
+        self.tally.fail(now_s)
         return True
-
-
-def _count(window: deque[tuple[int, int]], now_s: float) -> None:
-    _expire(window, now_s)
-    second = int(now_s)
-    if window and window[-1][0] == second:
-        window[-1] = (second, window[-1][1] + 1)
-    else:
-        window.append((second, 1))
-
-
-def _total(window: deque[tuple[int, int]], now_s: float) -> int:
-    _expire(window, now_s)
-    return sum(count for _, count in window)
-
-
-def _expire(window: deque[tuple[int, int]], now_s: float) -> None:
-    while window and window[0][0] <= now_s - WINDOW_S:
-        window.popleft()
 
 
 Suspect = tuple[str, str, str, str]  # pool UID, revision, model, hash of the body
@@ -79,15 +62,23 @@ class PoisonBook:
         return bool(self._until_s) and self._until_s.get(suspect, 0.0) > now_s
 
 
-def may_retry(route: Route, outcome: Outcome, budget: RetryBudget, now_s: float) -> bool:
+def may_retry(
+    route: Route, outcome: Outcome, budget: RetryBudget, now_s: float, *, trial: bool = False
+) -> bool:
     """Decide, and count the retry in the route and the budget.
 
     What never ran goes to up to three further workers for free. What may have run is sent again
-    only if it is idempotent, within the pool's attempts and budget.
+    only if it is idempotent, within the pool's attempts and budget; who lost it as a `trial` of an
+    ejected worker pays nothing. A request of a sequence never goes elsewhere.
     """
     ask = route.ask
     sent = outcome is not Outcome.UNREACHABLE
-    if route.answered or now_s >= route.deadline_s or (sent and not ask.replayable):
+    if (
+        route.sequence
+        or route.answered
+        or now_s >= route.deadline_s
+        or (sent and not ask.replayable)
+    ):
         return False
     if outcome in NEVER_RAN:
         route.free_retries += 1
@@ -96,6 +87,8 @@ def may_retry(route: Route, outcome: Outcome, budget: RetryBudget, now_s: float)
         return False
     if ask.call is Call.STREAM or route.losses >= POISON_LOSSES:
         return False
+    if trial and outcome is Outcome.TIMEOUT:
+        return True
     if route.paid_retries >= route.retry.attempts:
         return False
     if not budget.take(route.retry.budget_percent, now_s):

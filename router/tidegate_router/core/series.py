@@ -33,7 +33,7 @@ class SeriesKey:
     accelerator: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Series:
     """Counts since the process started."""
 
@@ -97,13 +97,13 @@ class SeriesBook:
             for key, series in self._series.items()
         ]
 
-    def latencies(self, uid: str, revision: str, model: str) -> list[dict[int, int]]:
-        """Return the attempt histograms of one model of a revision, over all classes."""
-        return [
-            series.attempt_latency
+    def latencies(self, uid: str, revision: str, model: str) -> dict[str, dict[int, int]]:
+        """Return the attempt histograms of one model of a revision, by class."""
+        return {
+            key.accelerator: series.attempt_latency
             for key, series in self._by_revision.get((uid, revision), {}).items()
             if key.model == model
-        ]
+        }
 
     def reading(self, uid: str, revision: str) -> Reading:
         """Return the attempts of a revision so far, over all its models and classes."""

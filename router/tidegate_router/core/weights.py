@@ -18,7 +18,12 @@ def clean_score(score: float | None) -> float | None:
 
 def mean_score(scores: Iterable[float | None]) -> float:
     """Return the mean of the usable scores, NEUTRAL when there is none."""
-    known = [score for score in map(clean_score, scores) if score is not None]
+    known = [
+        found
+        for score in scores
+        if (found := score if score is not None and 0.0 <= score <= 1.0 else clean_score(score))
+        is not None
+    ]
     return sum(known) / len(known) if known else NEUTRAL
 
 
@@ -29,6 +34,8 @@ def slow_start(age_s: float) -> float:
 
 def effective(score: float | None, trust: float, mean: float, joined_age_s: float) -> float:
     """Return w; a worker without a usable score counts as the mean."""
-    known = clean_score(score)
+    known = score if score is not None and 0.0 <= score <= 1.0 else clean_score(score)
     blended = mean if known is None else trust * known + (1 - trust) * mean
-    return max(FLOOR, slow_start(joined_age_s) * blended)
+    if joined_age_s < SLOW_START_S:
+        blended *= slow_start(joined_age_s)
+    return max(FLOOR, blended)

@@ -182,7 +182,7 @@ def test_workers_are_shown_with_what_the_router_makes_of_them(harness, make_work
     assert (rows["a"]["down"], rows["a"]["eligible"], rows["a"]["trust"]) == (True, True, 1.0)
     assert (rows["b"]["draining"], rows["b"]["eligible"]) == (True, False)
     assert report.worker_counts(one.dispatcher) == {
-        "usable": 0, "down": 1, "draining": 1, "notReady": 0,
+        "usable": 0, "down": 1, "draining": 1, "ejected": 0, "notReady": 0,
     }  # fmt: skip
 
 

@@ -13,11 +13,13 @@ from tidegate_api.histogram import bucket_of
 from tidegate_api.names import DroppedReason
 from tidegate_api.routetable import RetryPolicy
 from tidegate_router.core import alias, lookup, pick
+from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.faults import Outcome
 from tidegate_router.core.holds import MAX_WAITING, HoldBook
 from tidegate_router.core.refusal import Refusal
-from tidegate_router.core.request import Ask, Route, Slot
+from tidegate_router.core.request import Ask, Route
 from tidegate_router.core.series import SeriesBook, SeriesKey
+from tidegate_router.core.slot import Slot
 
 
 def a_pool(make_table, make_worker, name, created, *models, namespace="ns"):
@@ -170,7 +172,7 @@ def test_the_queue_is_full_at_its_bound_and_leaves_nothing_behind(waiters):
 
 def candidates(make_worker, *weights, limit=4, **slots):
     return tuple(
-        pick.Candidate(
+        Candidate(
             worker=make_worker(f"w{n}"), served=make_worker("x").serves[0], limit=limit,
             slot=Slot(in_flight=slots.get(f"w{n}", 0)), weight=weight, median_s=0.01,
         )
@@ -189,7 +191,7 @@ def free(one):
 def drawn(tiers, times, *, top_k=3, allowed=free, seed=3):
     uniform = random.Random(seed).random
     found = (pick.choose(tiers, allowed, top_k, uniform, 0.0) for _ in range(times))
-    return Counter(one[1].worker for one in found)
+    return Counter(one.candidate.worker.id for one in found)
 
 
 def test_nobody_is_chosen_where_nobody_is_allowed(make_worker):
@@ -209,7 +211,8 @@ def test_the_lax_tier_is_for_when_the_strict_one_has_nobody(make_worker):
     tiers = (tier(found[:1]), tier(found, level=2))
     assert set(drawn(tiers, 200)) == {"w0"}
     chosen = pick.choose(tiers, lambda one: one is found[1], 3, random.Random(1).random, 0.0)
-    assert (chosen[1].worker, chosen[1].relaxed, chosen[1].candidates) == ("w1", 2, 2)
+    why = pick.pick_of(chosen)
+    assert (why.worker, why.relaxed, why.candidates) == ("w1", 2, 2)
 
 
 def test_the_last_free_one_of_a_thousand_is_found(make_worker):
@@ -240,21 +243,22 @@ def test_of_one_drawn_candidate_the_weight_alone_decides(make_worker):
 def test_a_pick_considers_at_most_top_k_distinct_allowed_ones(make_worker, weights, top_k, seed):
     found = candidates(make_worker, *weights)
     allowed = {one.worker.id for one in found[::2]}
-    chosen, why = pick.choose(
+    choice = pick.choose(
         (tier(found),), lambda one: one.worker.id in allowed, top_k, random.Random(seed).random, 0.0
     )
+    why = pick.pick_of(choice)
     names = [one.worker for one in why.considered]
     assert len(set(names)) == len(names) == min(top_k, len(allowed))
     assert set(names) <= allowed
-    assert chosen.worker.id in names
+    assert choice.candidate.worker.id in names
     assert all(one.cost > 0 and math.isfinite(one.cost) for one in why.considered)
 
 
 def test_an_explanation_is_one_line_of_plain_characters(make_worker):
-    _, why = pick.choose(
+    choice = pick.choose(
         (tier(candidates(make_worker, 1, 1)),), free, 2, random.Random(1).random, 0.0
     )
-    text = pick.explain(why)
+    text = pick.explain(choice)
     assert text.isascii()
     assert text.isprintable()
     assert "relaxed=0 candidates=2" in text
