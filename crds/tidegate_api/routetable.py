@@ -37,6 +37,28 @@ class RetryPolicy(ApiModel):
     max_body_bytes: int = Field(default=1024 * 1024, ge=0)
 
 
+class QueuePolicy(ApiModel):
+    """Resolved pool.spec.routing.queue."""
+
+    max_requests: int = Field(default=5000, ge=1)
+    max_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    max_wait_s: float | None = Field(
+        default=None,
+        ge=0,
+        alias="maxWaitSeconds",
+        description="absent: the larger of 1 s and 4 times the median service time",
+    )
+    no_workers_ttl_s: float = Field(default=55.0, ge=0, alias="noWorkersTtlSeconds")
+
+
+class TierPolicy(ApiModel):
+    """One of pool.spec.routing.tiers."""
+
+    name: str = Field(max_length=63)
+    weight: float = Field(default=1.0, gt=0, description="share of a queue")
+    p99_target_s: float | None = Field(default=None, gt=0, alias="p99TargetSeconds")
+
+
 class RoutingPolicy(ApiModel):
     """Resolved pool.spec.routing: numbers instead of texts."""
 
@@ -44,6 +66,11 @@ class RoutingPolicy(ApiModel):
     top_k: int = Field(default=3, ge=1, le=16)
     timeout_s: float = Field(default=30.0, gt=0, alias="timeoutSeconds")
     retry: RetryPolicy = Field(default_factory=RetryPolicy)
+    queue: QueuePolicy = Field(default_factory=QueuePolicy)
+    tiers: list[TierPolicy] = Field(
+        default_factory=list, max_length=8, description="the last one is the default"
+    )
+    trust_tier_header: bool = False
 
 
 class Ports(ApiModel):

@@ -29,6 +29,7 @@ Rules for a lane
 * Call.INQUIRY (metadata, config, statistics) takes no slot and counts nothing, else it is the same.
 """
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -43,11 +44,12 @@ from tidegate_router.core.endpoints import Endpoint, EndpointBook, Pool
 from tidegate_router.core.faults import FAILURES, Outcome
 from tidegate_router.core.freshness import TRUSTED_S, ProofOfLife, trust
 from tidegate_router.core.guards import GuardBook
-from tidegate_router.core.holds import MAX_HOLD_S, HoldBook, Wake
+from tidegate_router.core.holds import HoldBook
 from tidegate_router.core.mirror import MirrorBook
 from tidegate_router.core.pick import Candidate, Uniform
 from tidegate_router.core.pins import pinned_revisions
 from tidegate_router.core.pools import REBUILD_S, Group, PoolView, Situation, Slots
+from tidegate_router.core.queue.fair import Wake
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import (
     Ask,
@@ -106,7 +108,7 @@ class Dispatcher:
                 view.join(table, now_s, first=first)
             self.endpoints.note_table(table, now_s)
         self.names = lookup.build(tables.values(), self.names)
-        self.holds.wake_all()
+        self.holds.stir_all()
 
     def apply_endpoints(self, pool: Pool, endpoints: Iterable[Endpoint], now_s: float) -> None:
         """Take all endpoints of a pool's EndpointSlices."""
@@ -114,7 +116,7 @@ class Dispatcher:
         uid = self.names.pools.get("/".join(pool))
         if uid in self.pools:
             self.pools[uid].built_s = None
-        self.holds.wake_all()
+        self.holds.stir_all()
 
     def plan(self, ask: Ask, now_s: float) -> Route | Refusal:
         """Find the pool and draw the revision, once for the whole request."""
@@ -178,24 +180,45 @@ class Dispatcher:
         """Choose a worker and take a slot there, or say until when to wait, or why not."""
         woken, route.woken = route.woken, False
         if now_s >= route.deadline_s:
-            return refusals.too_late(route)
+            return self._give_up(route, refusals.too_late(route), now_s, woken=woken)
         view = self.view(route.pool_uid, now_s)
         if view is None:
-            return refusals.no_workers(route)
+            return self._give_up(route, refusals.no_workers(route), now_s, woken=woken)
+        before = route.queue if woken else None
         self._rescue_stranded(route, view, now_s)
+        if before is not None and before != route.queue:
+            self.holds.wake_next(before)  # those behind it are stranded as well
+            woken = False
         group = view.group(route.revision, route.ask.model)
-        patient = route.attempts == 0 and not woken
-        if not (patient and route.ask.call is not Call.INQUIRY and self.holds.ahead(route)):
-            found = pick.choose(
-                group.tiers,
-                lambda candidate: self._allowed(candidate, route, now_s),
-                view.table.policy.top_k,
-                self.uniform,
-                now_s,
-            )
-            if found is not None:
-                return self._begin(route, view, *found, now_s)
-        return self._without_candidate(route, view, group, woken=woken, now_s=now_s)
+        if route.hold_until_s and not route.attempts and now_s + group.p50_s > route.deadline_s:
+            return self._give_up(route, refusals.hopeless(route), now_s, woken=woken)
+        if self.holds.parked and self._lets_others_go_first(route):
+            refused = self.holds.stay(route, view.table.policy, group, now_s)
+            return refused or Wait(route.hold_until_s)
+        found = pick.choose(
+            group.tiers,
+            lambda candidate: self._allowed(candidate, route, now_s),
+            view.table.policy.top_k,
+            self.uniform,
+            now_s,
+        )
+        if found is None:
+            return self._without_candidate(route, view, group, woken=woken, now_s=now_s)
+        attempt = self._begin(route, view, *found, now_s)
+        if route.hold_until_s:
+            self.holds.served(route, now_s, woken=woken, took_slot=attempt.slot is not None)
+        return attempt
+
+    def _lets_others_go_first(self, route: Route) -> bool:
+        """Whether a newcomer waits behind others. Inquiries take no slot, retries were first."""
+        newcomer = route.attempts == 0 and not route.hold_until_s
+        return newcomer and route.ask.call is not Call.INQUIRY and self.holds.ahead(route)
+
+    def _give_up(self, route: Route, refusal: Refusal, now_s: float, *, woken: bool) -> Refusal:
+        """Refuse a request; if it waited, its line learns of it and its turn goes on."""
+        if route.hold_until_s:
+            self.holds.gave_up(route, now_s, woken=woken)
+        return refusal
 
     def _rescue_stranded(self, route: Route, view: PoolView, now_s: float) -> None:
         """Give a request whose canary has nobody left to try to stable.
@@ -239,7 +262,7 @@ class Dispatcher:
         """Take a request out whose client left; a wake-up that it had goes to the next."""
         self.holds.unpark(route)
         if route.woken:
-            self.holds.wake_first(route.queue)
+            self.holds.abandoned(route)
 
     def settle(self, route: Route, attempt: Attempt, ending: Ending, now_s: float) -> Settled:
         """Learn from an attempt's end and decide what follows."""
@@ -267,7 +290,8 @@ class Dispatcher:
         slot, attempt.slot = attempt.slot, None
         if slot is not None:
             slot.in_flight -= 1
-            self.holds.wake_first((attempt.pool_uid, attempt.revision, attempt.model))
+            if self.holds.parked:
+                self.holds.wake_first((attempt.pool_uid, attempt.revision, attempt.model))
 
     def finish(self, route: Route, now_s: float) -> None:
         """Count the request's end as its client saw it; once per route."""
@@ -308,6 +332,7 @@ class Dispatcher:
         self.down.forget_except(living)
         self.series.forget_except(set(self.pools))
         self.mirrors.forget_except(set(self.pools))
+        self.holds.forget(now_s)
         self._slots = {
             key: slot for key, slot in self._slots.items() if key[0] in living or slot.in_flight
         }
@@ -351,7 +376,6 @@ class Dispatcher:
     ) -> Route:
         table, self._arrivals = view.table, self._arrivals + 1
         policy = table.policy
-        timeout_s = min(policy.timeout_s, ask.timeout_s or policy.timeout_s)
         return Route(
             ask=ask,
             number=self._arrivals,
@@ -362,8 +386,8 @@ class Dispatcher:
             drawn=revision,
             pinned=pinned,
             started_s=now_s,
-            deadline_s=now_s + timeout_s,
-            hold_until_s=now_s + min(timeout_s, MAX_HOLD_S),
+            deadline_s=math.inf if ask.timeout_s is None else now_s + ask.timeout_s,
+            timeout_s=policy.timeout_s,
             retry=policy.retry,
         )
 
@@ -382,12 +406,11 @@ class Dispatcher:
         worker, counted = candidate.worker, route.ask.call is not Call.INQUIRY
         if route.attempts == 0:
             view.budget.note_request(now_s)
+            route.deadline_s = min(route.deadline_s, now_s + route.timeout_s)
         route.attempts += 1
         route.accelerator = worker.accelerator
         route.idempotent = filters.repeatable(candidate.served)
         candidate.slot.in_flight += counted
-        if self.holds.anyone(route.queue) and self._room(view.group(*route.queue[1:]).candidates):
-            self.holds.wake_first(route.queue)  # more than one slot was free
         left_s = route.deadline_s - now_s
         return Attempt(
             number=route.attempts,
@@ -419,16 +442,17 @@ class Dispatcher:
         self, route: Route, view: PoolView, group: Group, *, woken: bool, now_s: float
     ) -> Wait | Refusal:
         """Nobody can take it now: wait while somebody may soon, else refuse."""
-        if not group.candidates and not _expected(view.table, route):
-            return refusals.no_workers(route)
-        left = [one for one in group.candidates if one.worker.id not in route.tried]
-        if group.candidates and not left:
-            return refusals.exhausted(route, route.last_outcome)
+        everyone = group.candidates
+        left = [one for one in everyone if one.worker.id not in route.tried]
+        if everyone and not left:
+            refused = refusals.exhausted(route, route.last_outcome)
+            return self._give_up(route, refused, now_s, woken=woken)
         up = [one for one in left if not self.down.is_down(one.worker.id)]
-        if now_s >= route.hold_until_s or self.holds.full(route.queue):
-            return refusals.saturated(route) if up else refusals.no_workers(route)
-        if woken and self._room(up):
-            self.holds.wake_first(route.queue)  # a slot is free that is none for this request
+        waited = bool(route.hold_until_s)
+        stayed = self.holds.stay(route, view.table.policy, group, now_s, up=bool(up))
+        if stayed is not None:
+            return self._give_up(route, stayed, now_s, woken=woken) if waited else stayed
+        self.holds.kept(route, woken=woken, room=self._room(up))
         back_s = (self.down.back_at_s(one.worker.id) for one in left)
         later_s = (at_s for at_s in back_s if at_s is not None and at_s > now_s)
         return Wait(min([route.hold_until_s, *later_s]))
@@ -443,6 +467,8 @@ class Dispatcher:
             self.down.ended_otherwise(worker)
         else:
             self.down.answered(worker)
+            if attempt.trial:  # all its other slots are free again too
+                self.holds.stir((attempt.pool_uid, attempt.revision, attempt.model))
         if route.ask.call is Call.INQUIRY:
             return
         latency = self._slots.setdefault((worker, attempt.revision, attempt.model), Slot()).latency
@@ -465,14 +491,4 @@ def _series_key(route: Route, revision: str) -> SeriesKey:
         revision=revision,
         model=route.ask.model,
         accelerator=route.accelerator,
-    )
-
-
-def _expected(table: RouteTableSpec, route: Route) -> bool:
-    """Whether the table still counts on a worker for this: it may only be on its way."""
-    return any(
-        not worker.draining and served.revision == route.revision
-        for worker in table.workers
-        for served in worker.serves
-        if served.model == route.ask.model
     )

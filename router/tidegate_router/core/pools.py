@@ -14,6 +14,7 @@ from tidegate_api.routetable import RoutedWorker, RouteTableSpec, Served
 from tidegate_router.core import alias, canary, ewma, filters, weights
 from tidegate_router.core.canary import TicketDraw
 from tidegate_router.core.pick import Candidate, Tier
+from tidegate_router.core.queue.drain import ServiceTime
 from tidegate_router.core.request import Slot
 from tidegate_router.core.retry import RetryBudget
 from tidegate_router.core.series import SeriesBook
@@ -30,6 +31,8 @@ class Group:
     tiers: tuple[Tier, ...]
     p95_s: float
     decoupled: bool = False  # any number of answers per request
+    p50_s: float = ewma.UNKNOWN_S  # of the last 10 to 20 s
+    slots: int = 0  # requests that all its workers together take at once
 
     @property
     def ready(self) -> tuple[Candidate, ...]:
@@ -69,6 +72,7 @@ class PoolView:
     since_s: float = -math.inf
     revision_weights: dict[str, int] = field(default_factory=dict)  # percent, as drawn here
     dropped: dict[str, LocalAbort] = field(default_factory=dict)  # by revision
+    services: dict[tuple[str, str], ServiceTime] = field(default_factory=dict)
     guarded: frozenset[str] = frozenset()
 
     def join(self, table: RouteTableSpec, now_s: float, *, first: bool) -> None:
@@ -135,7 +139,15 @@ class PoolView:
             p95_s = quantile_s(seen, 0.95) or ewma.UNKNOWN_S
             tiers = self._tiers(found, situation, slots, now_s)
             decoupled = any(served.traits.decoupled for _, served in found)
-            self.groups[revision, model] = Group(tiers=tiers, p95_s=p95_s, decoupled=decoupled)
+            service = self.services.setdefault((revision, model), ServiceTime(ewma.UNKNOWN_S))
+            self.groups[revision, model] = Group(
+                tiers=tiers,
+                p95_s=p95_s,
+                decoupled=decoupled,
+                p50_s=service.update(seen, now_s),
+                slots=sum(one.limit for one in tiers[-1].candidates),
+            )
+        self.services = {key: one for key, one in self.services.items() if key in self.groups}
         self.built_s = now_s
 
     def _tiers(

@@ -39,6 +39,7 @@ class Refusal:
     message: str
     retry_after_s: float | None = None
     http_override: int = 0  # a status that says more than the reason's, e.g. 404, 405
+    grpc_override: str = ""  # likewise
 
     @property
     def http_status(self) -> int:
@@ -48,4 +49,4 @@ class Refusal:
     @property
     def grpc_code(self) -> str:
         """Name of the gRPC status code, as in grpc.StatusCode."""
-        return ANSWERS[self.reason].grpc_code
+        return self.grpc_override or ANSWERS[self.reason].grpc_code

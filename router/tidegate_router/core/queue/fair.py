@@ -1,0 +1,153 @@
+"""Order of those who wait for one (pool, model, revision).
+
+Between tiers: start-time fair queueing (Goyal, Vin, Cheng 1996). Each tier with somebody waiting
+has a start tag; the smallest is served, and grows by cost / weight. A tier that nobody waited in
+begins at the virtual time, so it earns nothing by having been away. Over any span in which two
+tiers wait all the time, cost served / weight differs by at most cost / weight of one request each:
+no tier with a weight starves.
+
+Inside a tier: the earliest end of patience first; while more than a tenth of those who leave do so
+unserved (the workers became slower than admission thought), the newest first: the oldest are about
+to give up anyway, and serving them last-minute would make all of them late.
+"""
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Wake = Callable[[], None]
+_FORGET_S = 1.0
+_UNSERVED_RATIO = 0.1
+_FEW = 4.0
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Waiting:
+    """One who waits. `turn`: the last turn in which it had its chance and could not use it."""
+
+    number: int  # order of arrival
+    tier: str
+    expires_s: float
+    wake: Wake
+    turn: int = -1
+    woken: bool = False
+
+
+@dataclass(slots=True)
+class Departures:
+    """How many left a tier lately, served or not."""
+
+    served: float = 0.0
+    unserved: float = 0.0
+    _at_s: float = 0.0
+
+    def note(self, now_s: float, *, served: bool) -> None:
+        """Count one."""
+        keep = math.exp(-max(0.0, now_s - self._at_s) / _FORGET_S)
+        self.served = self.served * keep + served
+        self.unserved = self.unserved * keep + (not served)
+        self._at_s = now_s
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether more than a tenth leave unserved."""
+        total = self.served + self.unserved
+        return self.unserved >= _FEW and self.unserved > _UNSERVED_RATIO * total
+
+
+@dataclass(slots=True)
+class TierLine:
+    """Those of one tier. `order` holds who may be woken, `members` everybody by number."""
+
+    weight: float
+    start: float = 0.0
+    order: list[tuple[float, int]] = field(default_factory=list)
+    members: dict[int, Waiting] = field(default_factory=dict)
+    departures: Departures = field(default_factory=Departures)
+
+    def first(self, turn: int) -> Waiting | None:
+        """Return who is next of those that had no chance in this turn."""
+        if self.departures.overloaded:
+            newest = reversed(self.members.values())
+            return next((one for one in newest if not one.woken and one.turn != turn), None)
+        earliest = (self.members[number] for _, number in self.order)
+        return next((one for one in earliest if one.turn != turn), None)
+
+
+@dataclass(slots=True)
+class FairQueue:
+    """Who waits, over all tiers."""
+
+    tiers: dict[str, TierLine] = field(default_factory=dict)
+    virtual: float = 0.0
+    _size: int = 0
+
+    def __len__(self) -> int:
+        """Return how many wait, woken ones included until they leave."""
+        return self._size
+
+    def join(self, one: Waiting, weight: float) -> None:
+        """Add one to its tier, which has this weight from now on."""
+        line = self.tiers.get(one.tier)
+        if line is None:
+            line = self.tiers[one.tier] = TierLine(weight)
+        if not line.members:
+            line.start = max(line.start, self.virtual)
+        line.weight = weight
+        line.members[one.number] = one
+        insort(line.order, (one.expires_s, one.number))
+        self._size += 1
+
+    def leave(self, tier: str, number: int) -> Waiting | None:
+        """Remove one, for whatever reason; None when it does not wait."""
+        line = self.tiers.get(tier)
+        one = line.members.pop(number, None) if line else None
+        if line is None or one is None:
+            return None
+        self._size -= 1
+        if not one.woken:
+            self._drop_from_order(line, one)
+        return one
+
+    def choose(self, turn: int, cost_s: float) -> Waiting | None:
+        """Mark the next one as woken and charge its tier; None when nobody is left to wake."""
+        for line in sorted(self.tiers.values(), key=_start):
+            one = line.first(turn) if line.order else None
+            if one is not None:
+                one.woken = True
+                self._drop_from_order(line, one)
+                self.virtual = max(self.virtual, line.start)
+                line.start += cost_s / line.weight
+                return one
+        return None
+
+    def charge(self, tier: str, cost_s: float) -> None:
+        """Let a tier pay for one that was served out of turn, or (negative) get it back."""
+        line = self.tiers.get(tier)
+        if line is not None:
+            line.start += cost_s / line.weight
+
+    def note(self, tier: str, now_s: float, *, served: bool) -> None:
+        """Count one that left."""
+        line = self.tiers.get(tier)
+        if line is not None:
+            line.departures.note(now_s, served=served)
+
+    def ahead(self, tier: str, weight: float, expires_s: float) -> float:
+        """Return how many are served before a newcomer of this tier with this patience."""
+        line = self.tiers.get(tier)
+        before = bisect_left(line.order, (expires_s, math.inf)) if line else 0
+        others = sum(
+            min(len(other.order), (before + 1) * other.weight / weight)
+            for name, other in self.tiers.items()
+            if name != tier
+        )
+        return before + others
+
+    def _drop_from_order(self, line: TierLine, one: Waiting) -> None:
+        del line.order[bisect_left(line.order, (one.expires_s, one.number))]
+
+
+def _start(line: TierLine) -> float:
+    return line.start
