@@ -8,6 +8,7 @@ from tidegate_api.rules import Rule
 from tidegate_api.template import ModelOverride
 from tidegate_api.templatechecks import (
     DAY_S,
+    HOUR_S,
     TEMPLATE_CHECKS,
     TemplateCheck,
     TemplateParts,
@@ -48,6 +49,7 @@ def _unique_names(pool: InferencePool) -> Iterator[str]:
     lists = {
         "spec.template.models": [model.name for model in pool.spec.template.models],
         "spec.accelerators": [accelerator.name for accelerator in pool.spec.accelerators],
+        "spec.routing.tiers": [tier.name for tier in pool.spec.routing.tiers or ()],
     } | {
         f"{path}.models": [override.name for override in accelerator.models or ()]
         for path, accelerator in _classes(pool)
@@ -102,6 +104,22 @@ def _request_timeout(pool: InferencePool) -> Iterator[str]:
         yield "spec.routing.timeout"
 
 
+def _max_wait(pool: InferencePool) -> Iterator[str]:
+    if too_long(pool.spec.routing.queue.max_wait, HOUR_S):
+        yield "spec.routing.queue.maxWait"
+
+
+def _no_workers_ttl(pool: InferencePool) -> Iterator[str]:
+    if too_long(pool.spec.routing.queue.no_workers_ttl, HOUR_S):
+        yield "spec.routing.queue.noWorkersTTL"
+
+
+def _tier_target(pool: InferencePool) -> Iterator[str]:
+    for index, tier in enumerate(pool.spec.routing.tiers or ()):
+        if not_positive(tier.p99_target, HOUR_S):
+            yield f"spec.routing.tiers[{index}].p99Target"
+
+
 def _per_try_timeout(pool: InferencePool) -> Iterator[str]:
     if not_positive(pool.spec.routing.retry.per_try_timeout, DAY_S):
         yield "spec.routing.retry.perTryTimeout"
@@ -122,6 +140,9 @@ POOL_CHECKS: tuple[tuple[Rule, PoolCheck], ...] = (
     (rules.SCORE_WEIGHTS_COUNT, _score_weights_count),
     (rules.REQUEST_TIMEOUT, _request_timeout),
     (rules.PER_TRY_TIMEOUT, _per_try_timeout),
+    (rules.MAX_WAIT, _max_wait),
+    (rules.NO_WORKERS_TTL, _no_workers_ttl),
+    (rules.TIER_TARGET, _tier_target),
     (rules.DRAIN_TIMEOUT, _drain_timeout),
     *((rule, _of_template(check)) for rule, check in TEMPLATE_CHECKS),
 )

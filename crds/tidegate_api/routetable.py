@@ -90,6 +90,9 @@ class Served(ApiModel):
     limit: int = Field(ge=1, description="requests in flight at once, over all routers")
     ready: bool = True
     idempotent: bool = True
+    cache_ttl_s: float = Field(
+        default=0.0, ge=0, alias="cacheTtlSeconds", description="0: answers are not cached"
+    )
     traits: Traits = Field(default_factory=Traits)
     loaded_as: str | None = Field(
         default=None,
