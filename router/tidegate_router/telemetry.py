@@ -31,6 +31,8 @@ class Telemetry:
     synced: Gauge = field(init=False)
     local_aborts: Counter = field(init=False)
     mirrored: Counter = field(init=False)
+    cached: Counter = field(init=False)
+    cache_bytes: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
@@ -81,6 +83,14 @@ class Telemetry:
             "mirrored": Counter(
                 "tidegate_router_mirrored", "Copies to a canary by what became of them.",
                 ["result"], registry=self.registry,
+            ),
+            "cached": Counter(
+                "tidegate_router_cache_requests", "Cacheable requests: hit, miss, coalesced.",
+                ["namespace", "pool", "model", "result"], registry=self.registry,
+            ),
+            "cache_bytes": Gauge(
+                "tidegate_router_cache_bytes", "Memory that kept answers take.",
+                registry=self.registry,
             ),
         }  # fmt: skip
         for name, metric in declare.items():

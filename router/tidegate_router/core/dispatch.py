@@ -137,12 +137,15 @@ class Dispatcher:
         if revision is None:
             text = f"pool {lookup.full_name(view.table.pool)} has no revision with weight"
             return Refusal(DroppedReason.NO_WORKERS, text, refusals.RETRY_AFTER_S)
-        if refused := refusals.wrong_call(ask, view.group(revision, ask.model)):
+        group = view.group(revision, ask.model)
+        if refused := refusals.wrong_call(ask, group):
             return refused
         if ask.call is not Call.INQUIRY:
             view.in_flight += 1
         pinned = pin is not None or bool(ask.version)
-        return self._route(ask, view, revision, now_s, pinned=pinned)
+        route = self._route(ask, view, revision, now_s, pinned=pinned)
+        route.cache_ttl_s = group.cache_ttl_s
+        return route
 
     def _pin(self, ask: Ask, view: PoolView, now_s: float) -> str | None:
         """Return the revision that the request's headers ask for, if a worker of it is usable."""

@@ -28,6 +28,11 @@ def repeatable(served: Served) -> bool:
     return served.idempotent and not (served.traits.sequence or served.traits.decoupled)
 
 
+def cache_ttl_s(served: Served) -> float:
+    """Return for how long its answers may be repeated; 0 where a second run could differ."""
+    return served.cache_ttl_s if repeatable(served) else 0.0
+
+
 def usable(worker: RoutedWorker, *, gone: bool) -> bool:
     """Whether a worker passes the hard filters that do not depend on the request."""
     return bool(worker.address) and not worker.draining and not gone

@@ -186,6 +186,17 @@ class HoldBook:
         line.blocked -= one.turn == line.turn
         self._count(route, -1)
 
+    def move(self, route: Route, policy: RoutingPolicy, group: Group, now_s: float) -> None:
+        """Take a waiting request into the tier that its ask names now; its patience stays."""
+        line = self._lines.get(route.queue)
+        one = line.fair.find(route.tier, route.number) if line else None
+        if line is None or one is None:
+            return
+        tier = admission.tier_of(policy, route.ask.tier)
+        wait_s = admission.longest_wait_s(policy, tier, group.p50_s)
+        line.fair.move(one, tier.name, tier.weight, now_s + wait_s)
+        route.tier, route.weight = tier.name, tier.weight
+
     def _count(self, route: Route, change: int) -> None:
         load = self._loads.get(route.pool_uid)
         if load is None:

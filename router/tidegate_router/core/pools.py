@@ -33,6 +33,7 @@ class Group:
     decoupled: bool = False  # any number of answers per request
     p50_s: float = ewma.UNKNOWN_S  # of the last 10 to 20 s
     slots: int = 0  # requests that all its workers together take at once
+    cache_ttl_s: float = 0.0  # 0: answers are not cached
 
     @property
     def ready(self) -> tuple[Candidate, ...]:
@@ -146,6 +147,7 @@ class PoolView:
                 decoupled=decoupled,
                 p50_s=service.update(seen, now_s),
                 slots=sum(one.limit for one in tiers[-1].candidates),
+                cache_ttl_s=min(filters.cache_ttl_s(served) for _, served in found),
             )
         self.services = {key: one for key, one in self.services.items() if key in self.groups}
         self.built_s = now_s

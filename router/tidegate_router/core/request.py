@@ -66,6 +66,7 @@ class Route:
     deadline_s: float
     retry: RetryPolicy
     timeout_s: float = 30.0
+    cache_ttl_s: float = 0.0  # 0: its answer is not cached
     hold_until_s: float = 0.0
     tier: str = ""
     weight: float = 1.0

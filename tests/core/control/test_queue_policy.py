@@ -48,7 +48,7 @@ def test_tiers_are_published_in_their_order(world, make):
     assert policy.trust_tier_header
 
 
-def test_a_changed_queue_makes_no_revision(world, make):
+def test_a_changed_queue_makes_no_revision(world):
     one = world()
     one.run(8)
     pods = set(one.pods)
@@ -58,7 +58,7 @@ def test_a_changed_queue_makes_no_revision(world, make):
     assert one.published.spec.policy.queue.max_requests == 9
 
 
-def test_a_response_cache_is_a_revision_whose_pods_are_the_same(world, make):
+def test_a_response_cache_is_a_revision_whose_pods_are_the_same(world):
     one = world()
     one.run(8)
     before = _rendered(one)

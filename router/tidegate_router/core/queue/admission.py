@@ -21,6 +21,12 @@ def tier_of(policy: RoutingPolicy, claimed: str) -> TierPolicy:
     return tiers[-1]
 
 
+def rank_of(policy: RoutingPolicy, claimed: str) -> int:
+    """Return the place of a request's tier in the pool's list; 0 is the first, and the only one."""
+    chosen = tier_of(policy, claimed)
+    return next((at for at, tier in enumerate(policy.tiers) if tier is chosen), 0)
+
+
 def patient_wait_s(policy: RoutingPolicy, _: TierPolicy, p50_s: float) -> float:
     """Return the pool's maxWait, whatever the tier; by default max(1 s, 4 x p50 service)."""
     configured = policy.queue.max_wait_s

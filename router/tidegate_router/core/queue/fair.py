@@ -110,6 +110,18 @@ class FairQueue:
             self._drop_from_order(line, one)
         return one
 
+    def move(self, one: Waiting, tier: str, weight: float, expires_s: float) -> None:
+        """Let one wait in another tier, at the latest where its patience there ends."""
+        self.leave(one.tier, one.number)
+        one.tier, one.expires_s = tier, min(one.expires_s, expires_s)
+        self.join(one, weight)
+
+    def find(self, tier: str, number: int) -> Waiting | None:
+        """Return one that waits and was not woken."""
+        line = self.tiers.get(tier)
+        one = line.members.get(number) if line else None
+        return None if one is None or one.woken else one
+
     def choose(self, turn: int, cost_s: float) -> Waiting | None:
         """Mark the next one as woken and charge its tier; None when nobody is left to wake."""
         for line in sorted(self.tiers.values(), key=_start):
