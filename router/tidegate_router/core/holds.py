@@ -49,7 +49,8 @@ class Line:
     used_s: float = 0.0
 
     def new_turn(self) -> None:
-        """Slots came free: everybody has a chance again."""
+        """Slots came free: everybody has a chance again. Those that blocked ones left still are."""
+        self.spare = self.spare or self.blocked > 0
         self.turn += 1
         self.blocked = 0
 

@@ -148,7 +148,7 @@ async def test_those_who_follow_a_failure_go_on_alone(cached, worker, kit):
     worker.answer = failing = Counting(status=500)
     failing.gate.clear()
     asked = [asyncio.create_task(cached.infer(BODY)) for _ in range(5)]
-    await kit.eventually(lambda: _followers(cached) == 4)
+    await kit.eventually(lambda: _followers(cached) == 4 and worker.seen)
     worker.answer = Counting()
     failing.gate.set()
     answers = await asyncio.gather(*asked)

@@ -23,7 +23,6 @@ class DrainRate:
 
     _count: float = 0.0
     _span_s: float = 0.0
-    _memory_s: float = _MEMORY_S
     _seen_s: float = 0.0
     _open: bool = False
 
@@ -39,7 +38,6 @@ class DrainRate:
         missing = max(0.0, _EVIDENCE - self._count * keep)
         self._count = self._count * keep + missing
         self._span_s = self._span_s * keep + missing / guess_per_s
-        self._memory_s = max(_MEMORY_S, _MEMORY_EVENTS / guess_per_s)
         self._seen_s, self._open = now_s, True
 
     def close(self, now_s: float) -> None:
@@ -61,9 +59,10 @@ class DrainRate:
 
     def _advance(self, now_s: float) -> None:
         passed_s = max(0.0, now_s - self._seen_s)
-        keep = math.exp(-passed_s / self._memory_s)
+        memory_s = max(_MEMORY_S, _MEMORY_EVENTS / self.per_s(now_s))
+        keep = math.exp(-passed_s / memory_s)
         self._count *= keep
-        self._span_s = self._span_s * keep + self._memory_s * (1 - keep)
+        self._span_s = self._span_s * keep + memory_s * (1 - keep)
         self._seen_s = now_s
 
 
