@@ -126,22 +126,31 @@ class HoldBook:
         wait_s = measure(policy, tier, group.p50_s)
         patience = admission.patience(wait_s, group.p50_s, route.deadline_s, now_s)
         route.hold_until_s = patience.until_s
-        rate_per_s, line = self._rate_per_s(route, group, now_s)
-        ahead = line.fair.ahead(tier.name, tier.weight, patience.until_s) if predictable else -1.0
-        predicted_s = admission.predicted_wait_s(ahead, rate_per_s)
+        predicted_s = self._predicted_s(route, group, now_s) if predictable else 0.0
         if now_s + predicted_s > patience.until_s:
             return refusals.crowded(route, patience.reason, predicted_s)
         return self._guard(route, policy)
 
-    def _rate_per_s(self, route: Route, group: Group, now_s: float) -> tuple[float, Line]:
-        """Return the line's drain rate; one that begins to wait begins the measurement."""
+    def _predicted_s(self, route: Route, group: Group, now_s: float) -> float:
+        """Return the wait: work ahead in the tier over the rate at which the tier is served."""
+        line = self._measured(route, group, now_s)
+        tier = line.fair.tier(route.tier, route.weight)
+        if not (tier.members and tier.drain.opened):
+            tier.drain.open(line.drain.per_s(now_s) * line.fair.share_ratio(tier), now_s)
+        before = tier.before(route.hold_until_s)
+        return admission.predicted_wait_s(
+            before, tier.drain.per_s(now_s), overloaded=tier.departures.overloaded
+        )
+
+    def _measured(self, route: Route, group: Group, now_s: float) -> Line:
+        """Return the line; the one who begins to wait begins the measurement of its drain."""
         line = self._lines.get(route.queue)
         if line is None:
             line = self._lines[route.queue] = Line()
         line.p50_s, line.used_s = group.p50_s, now_s
         if not (len(line.fair) and line.drain.opened):
             line.drain.open(group.slots / max(group.p50_s, 1e-6), now_s)
-        return line.drain.per_s(now_s), line
+        return line
 
     def _guard(self, route: Route, policy: RoutingPolicy) -> Refusal | None:
         """Refuse what memory has no room for."""

@@ -40,7 +40,7 @@ def test_who_cannot_be_served_in_time_hears_so_at_once(harness, make_worker, mak
     one, _ = full(harness, make_worker, make_table)
     waiting = [wait(one) for _ in range(300)]
     refused = [item for item in waiting if hasattr(item, "reason")]
-    assert 190 <= len(refused) <= 210, "a slot of 10 ms serves 100 in the second that they may wait"
+    assert 200 <= len(refused) <= 220, "a slot of 10 ms serves 100 in a second, 83 with caution"
     assert {item.reason for item in refused} == {DroppedReason.SATURATED}
     assert {item.http_status for item in refused} == {429}
     assert all(item.retry_after_s >= 1 for item in refused)

@@ -212,18 +212,20 @@ def test_whatever_happens_nobody_is_lost_or_woken_twice(seed):
 
 
 @pytest.mark.parametrize(
-    ("tier", "expires_s", "ahead"),
+    ("tier", "expires_s", "before", "share"),
     [
-        pytest.param("gold", 9.0, 4 + 5 / 4, id="last-of-gold-lets-a-quarter-as-many-bronze-go"),
-        pytest.param("gold", 0.5, 0 + 1 / 4, id="an-urgent-one-goes-before-its-tier"),
-        pytest.param("bronze", 9.0, 8 + 4, id="the-last-of-all-waits-for-everybody"),
-        pytest.param("new", 9.0, 4 + 2, id="a-new-tier-shares-with-each"),
+        pytest.param("gold", 9.0, 4, 4 / 5, id="the-last-of-gold"),
+        pytest.param("gold", 0.5, 0, 4 / 5, id="an-urgent-one-goes-before-its-tier"),
+        pytest.param("bronze", 9.0, 8, 1 / 5, id="the-last-of-bronze"),
+        pytest.param("new", 9.0, 0, 1 / 11, id="the-first-of-a-tier-shares-with-all"),
     ],
 )
-def test_work_ahead_is_ones_own_tier_and_the_others_share(tier, expires_s, ahead):
+def test_work_ahead_is_ones_own_tier_at_its_share(tier, expires_s, before, share):
     scene = Scene(gold=4, bronze=1, new=0.5)
     for _ in range(4):
         scene.join("gold")
     for _ in range(8):
         scene.join("bronze")
-    assert scene.queue.ahead(tier, scene.weights[tier], expires_s) == pytest.approx(ahead)
+    line = scene.queue.tier(tier, scene.weights[tier])
+    assert line.before(expires_s) == before
+    assert scene.queue.share_ratio(line) == pytest.approx(share)

@@ -8,6 +8,8 @@ from tidegate_api.routetable import RoutingPolicy, TierPolicy
 
 _SHORTEST_WAIT_S = 1.0
 _SERVICES = 4.0
+_DISTRUST = 10.0
+_CAUTION = 1.2  # a rate of the last seconds errs by a tenth or two: late refusals cost more
 ONLY_TIER = TierPolicy(name="")  # of a pool without tiers
 
 
@@ -57,6 +59,11 @@ def patience(wait_s: float, p50_s: float, deadline_s: float, now_s: float) -> Pa
     return Patience(now_s + wait_s, DroppedReason.SATURATED)
 
 
-def predicted_wait_s(ahead: float, rate_per_s: float) -> float:
-    """Return the time until a slot is free for one with `ahead` others before it."""
-    return (ahead + 1) / rate_per_s
+def predicted_wait_s(before: int, rate_per_s: float, *, overloaded: bool) -> float:
+    """Return the time until a slot is free for one with `before` others before it.
+
+    While more give up than should, the prediction is known to be wrong and the newest goes first:
+    ten times as long keeps newcomers out until those who wait are gone.
+    """
+    wait_s = _CAUTION * (before + 1) / rate_per_s
+    return wait_s * _DISTRUST if overloaded else wait_s

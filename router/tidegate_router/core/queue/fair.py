@@ -16,6 +16,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tidegate_router.core.queue.drain import DrainRate
+
 Wake = Callable[[], None]
 _FORGET_S = 1.0
 _UNSERVED_RATIO = 0.1
@@ -65,6 +67,11 @@ class TierLine:
     order: list[tuple[float, int]] = field(default_factory=list)
     members: dict[int, Waiting] = field(default_factory=dict)
     departures: Departures = field(default_factory=Departures)
+    drain: DrainRate = field(default_factory=DrainRate)
+
+    def before(self, expires_s: float) -> int:
+        """Return how many go before a newcomer with this patience."""
+        return bisect_left(self.order, (expires_s, math.inf))
 
     def first(self, turn: int) -> Waiting | None:
         """Return who is next of those that had no chance in this turn."""
@@ -89,12 +96,9 @@ class FairQueue:
 
     def join(self, one: Waiting, weight: float) -> None:
         """Add one to its tier, which has this weight from now on."""
-        line = self.tiers.get(one.tier)
-        if line is None:
-            line = self.tiers[one.tier] = TierLine(weight)
+        line = self.tier(one.tier, weight)
         if not line.members:
             line.start = max(line.start, self.virtual)
-        line.weight = weight
         line.members[one.number] = one
         insort(line.order, (one.expires_s, one.number))
         self._size += 1
@@ -143,19 +147,26 @@ class FairQueue:
     def note(self, tier: str, now_s: float, *, served: bool) -> None:
         """Count one that left."""
         line = self.tiers.get(tier)
-        if line is not None:
-            line.departures.note(now_s, served=served)
+        if line is None:
+            return
+        line.departures.note(now_s, served=served)
+        if served:
+            line.drain.departed(now_s)
+        if not line.members:
+            line.drain.close(now_s)
 
-    def ahead(self, tier: str, weight: float, expires_s: float) -> float:
-        """Return how many are served before a newcomer of this tier with this patience."""
-        line = self.tiers.get(tier)
-        before = bisect_left(line.order, (expires_s, math.inf)) if line else 0
-        others = sum(
-            min(len(other.order), (before + 1) * other.weight / weight)
-            for name, other in self.tiers.items()
-            if name != tier
-        )
-        return before + others
+    def tier(self, name: str, weight: float) -> TierLine:
+        """Return a tier, which has this weight from now on."""
+        line = self.tiers.get(name)
+        if line is None:
+            line = self.tiers[name] = TierLine(weight)
+        line.weight = weight
+        return line
+
+    def share_ratio(self, line: TierLine) -> float:
+        """Return the part of the turns that a tier gets beside those that wait now."""
+        others = sum(one.weight for one in self.tiers.values() if one.members and one is not line)
+        return line.weight / (line.weight + others)
 
     def _drop_from_order(self, line: TierLine, one: Waiting) -> None:
         del line.order[bisect_left(line.order, (one.expires_s, one.number))]
