@@ -180,6 +180,9 @@ class RouteTableSpec(ApiModel):
     mirror: MirrorPolicy | None = None
     guards: list[Guard] = Field(default_factory=list, max_length=4)
     routers: list[RouterShare] = Field(default_factory=list, max_length=64)
+    models: list[Annotated[str, Field(max_length=100)]] = Field(
+        default_factory=list, max_length=64, description="what it serves, also while at zero"
+    )
     workers: list[RoutedWorker] = Field(default_factory=list, max_length=1000)
     parts: list[PartReference] = Field(default_factory=list, max_length=64)
 

@@ -109,6 +109,7 @@ def build_table(seen: TableInput) -> RouteTableSpec:
         mirror=seen.steering.mirror,
         guards=list(seen.steering.guards),
         routers=list(seen.shares),
+        models=[model.name for model in observation.pool.spec.template.models],
         workers=workers,
     )
 

@@ -58,6 +58,18 @@ def test_a_changed_queue_makes_no_revision(world):
     assert one.published.spec.policy.queue.max_requests == 9
 
 
+def test_a_pool_at_zero_still_says_what_it_serves_and_where_requests_go(world):
+    one = world()
+    one.run(8)
+    weights = one.published.spec.weights
+    one.edit(replicas=0)
+    one.run(30)
+    spec = one.published.spec
+    assert spec.workers == []
+    assert spec.models == ["resnet50"]
+    assert spec.weights == weights
+
+
 def test_a_response_cache_is_a_revision_whose_pods_are_the_same(world):
     one = world()
     one.run(8)

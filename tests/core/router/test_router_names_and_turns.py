@@ -80,6 +80,14 @@ def test_of_two_pools_of_one_name_the_newer_is_meant_by_it(make_table, make_work
         assert lookup.build(order).find("ns/a", "m", bare_names=True) == "u-new"
 
 
+def test_a_pool_at_zero_owns_the_names_that_its_table_says(make_table, make_worker):
+    at_zero = make_table(uid="u-a", name="a", models=["m"])
+    assert lookup.build([at_zero]).find("", "m", bare_names=True) == "u-a"
+    served = make_table(make_worker("w", model="n"), uid="u-a", name="a", models=["m"])
+    found = lookup.build([served]).find("", "m", bare_names=True)
+    assert isinstance(found, Refusal), "workers know better"
+
+
 def test_a_pool_that_dropped_a_model_loses_the_name_and_one_without_workers_does_not(
     make_table, make_worker
 ):

@@ -113,6 +113,17 @@ async def test_a_pool_without_workers_holds_its_requests_until_one_comes(router,
     assert (queue["waiting"], queue["held"], queue["waitingBytes"]) == (0, 0, 0)
 
 
+async def test_a_router_that_starts_while_a_pool_is_at_zero_holds_its_requests(router, worker, kit):
+    worker.answer.gate.set()
+    empty = kit.table(weights={"r1": 100}).model_copy(update={"models": ["m"]})
+    router.serve(empty)
+    asked = asyncio.create_task(router.infer())
+    await kit.eventually(lambda: waiting(router) == 1)
+    assert (await router.infer(model="x"))[0].status == 404
+    router.serve(kit.table(kit.routed(worker), sequence=2))
+    assert (await asked)[0].status == 200
+
+
 async def test_without_a_worker_in_time_it_is_503(router, worker, kit):
     worker.answer.gate.set()
     router.serve(kit.table(kit.routed(worker)))
