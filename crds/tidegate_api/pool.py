@@ -111,6 +111,47 @@ class EjectionRules(ApiModel):
     )
 
 
+class RouterQueue(ApiModel):
+    """Requests that wait in each router, per pool."""
+
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.MAX_WAIT, rules.NO_WORKERS_TTL))
+
+    max_requests: int = Field(default=5000, ge=1, le=1_000_000, description="a bound on memory")
+    max_bytes: Quantity = Field(
+        default="256Mi",
+        description="of the bodies that wait; a router's own bound over all pools holds as well",
+    )
+    max_wait: Duration | None = Field(
+        default=None,
+        description="a request that would wait longer for a worker is refused at once; omitted: "
+        "1s, or 4 times the median service time where that is more",
+    )
+    no_workers_ttl: Duration = Field(
+        default="55s",
+        alias="noWorkersTTL",
+        description="how long a request is held while no worker exists; 0s: refused at once",
+    )
+
+
+class Tier(ApiModel):
+    """A class of requests, named by header x-tidegate-tier."""
+
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.TIER_TARGET))
+
+    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$", max_length=63)]
+    p99_target: Duration | None = Field(
+        default=None,
+        alias="p99Target",
+        description="the longest wait in a queue that is worth it; omitted: queue.maxWait",
+    )
+    weight: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="share of a queue, relative to the other tiers; omitted: 1",
+    )
+
+
 class Routing(ApiModel):
     """How routers choose a worker."""
 
@@ -131,6 +172,18 @@ class Routing(ApiModel):
     failure_mode: Literal["FailOpen", "FailClosed"] = Field(
         default="FailOpen",
         description="without news for 45 s: choose evenly, or refuse with scores-stale",
+    )
+    queue: RouterQueue = Field(default_factory=RouterQueue)
+    tiers: list[Tier] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=8,
+        description="the last one is the default; omitted: all requests are alike",
+        json_schema_extra=rules.list_map("name"),
+    )
+    trust_tier_header: bool = Field(
+        default=False,
+        description="header x-tidegate-tier counts; without it every request has the last tier",
     )
 
 

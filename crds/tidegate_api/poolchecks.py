@@ -50,6 +50,7 @@ def _unique_names(pool: InferencePool) -> Iterator[str]:
     lists = {
         "spec.template.models": [model.name for model in pool.spec.template.models],
         "spec.accelerators": [accelerator.name for accelerator in pool.spec.accelerators],
+        "spec.routing.tiers": [tier.name for tier in pool.spec.routing.tiers or ()],
     } | {
         f"{path}.models": [override.name for override in accelerator.models or ()]
         for path, accelerator in _classes(pool)
@@ -104,6 +105,22 @@ def _request_timeout(pool: InferencePool) -> Iterator[str]:
         yield "spec.routing.timeout"
 
 
+def _max_wait(pool: InferencePool) -> Iterator[str]:
+    if too_long(pool.spec.routing.queue.max_wait, HOUR_S):
+        yield "spec.routing.queue.maxWait"
+
+
+def _no_workers_ttl(pool: InferencePool) -> Iterator[str]:
+    if too_long(pool.spec.routing.queue.no_workers_ttl, HOUR_S):
+        yield "spec.routing.queue.noWorkersTTL"
+
+
+def _tier_target(pool: InferencePool) -> Iterator[str]:
+    for index, tier in enumerate(pool.spec.routing.tiers or ()):
+        if not_positive(tier.p99_target, HOUR_S):
+            yield f"spec.routing.tiers[{index}].p99Target"
+
+
 def _per_try_timeout(pool: InferencePool) -> Iterator[str]:
     if not_positive(pool.spec.routing.retry.per_try_timeout, DAY_S):
         yield "spec.routing.retry.perTryTimeout"
@@ -143,6 +160,9 @@ POOL_CHECKS: tuple[tuple[Rule, PoolCheck], ...] = (
     (rules.BASE_EJECTION, _base_ejection),
     (rules.MAX_EJECTION, _max_ejection),
     (rules.EJECTION_ORDERED, _ejection_ordered),
+    (rules.MAX_WAIT, _max_wait),
+    (rules.NO_WORKERS_TTL, _no_workers_ttl),
+    (rules.TIER_TARGET, _tier_target),
     (rules.DRAIN_TIMEOUT, _drain_timeout),
     *((rule, _of_template(check)) for rule, check in TEMPLATE_CHECKS),
 )

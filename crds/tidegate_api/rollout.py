@@ -12,8 +12,8 @@ from tidegate_api import rules
 from tidegate_api.meta import ApiModel, Condition, ObjectMeta
 from tidegate_api.template import (
     Duration,
+    ModelBehavior,
     ModelName,
-    ModelOverride,
     ModelSource,
     PodSettings,
 )
@@ -25,12 +25,11 @@ RevisionName = Annotated[str, Field(max_length=63)]
 Instant = Annotated[str, Field(max_length=40)]
 
 
-class RolloutModel(ModelOverride):
+class RolloutModel(ModelBehavior):
     """What differs of one of the pool's models."""
 
     name: ModelName = Field(description="a model of the pool's template")
     source: ModelSource | None = None
-    idempotent: bool | None = None
 
 
 class RolloutTemplate(ApiModel):

@@ -55,6 +55,8 @@ class QueueState(ApiModel):
     namespace: str
     pool: str
     waiting: int = 0
+    held: int = Field(default=0, description="of those waiting: no worker exists for them")
+    waiting_bytes: int = 0
     in_flight: int = 0
 
 

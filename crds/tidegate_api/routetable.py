@@ -47,6 +47,28 @@ class EjectionPolicy(ApiModel):
     max_ejected_percent: int = Field(default=50, ge=0, le=100)
 
 
+class QueuePolicy(ApiModel):
+    """Resolved pool.spec.routing.queue."""
+
+    max_requests: int = Field(default=5000, ge=1)
+    max_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    max_wait_s: float | None = Field(
+        default=None,
+        ge=0,
+        alias="maxWaitSeconds",
+        description="absent: the larger of 1 s and 4 times the median service time",
+    )
+    no_workers_ttl_s: float = Field(default=55.0, ge=0, alias="noWorkersTtlSeconds")
+
+
+class TierPolicy(ApiModel):
+    """One of pool.spec.routing.tiers."""
+
+    name: str = Field(max_length=63)
+    weight: float = Field(default=1.0, gt=0, description="share of a queue")
+    p99_target_s: float | None = Field(default=None, gt=0, alias="p99TargetSeconds")
+
+
 class RoutingPolicy(ApiModel):
     """Resolved pool.spec.routing: numbers instead of texts."""
 
@@ -56,6 +78,11 @@ class RoutingPolicy(ApiModel):
     retry: RetryPolicy = Field(default_factory=RetryPolicy)
     ejection: EjectionPolicy = Field(default_factory=EjectionPolicy)
     failure_mode: FailureMode = FailureMode.FAIL_OPEN
+    queue: QueuePolicy = Field(default_factory=QueuePolicy)
+    tiers: list[TierPolicy] = Field(
+        default_factory=list, max_length=8, description="the last one is the default"
+    )
+    trust_tier_header: bool = False
 
 
 class Ports(ApiModel):
@@ -75,6 +102,9 @@ class Served(ApiModel):
     limit: int = Field(ge=1, description="requests in flight at once, over all routers")
     ready: bool = True
     idempotent: bool = True
+    cache_ttl_s: float = Field(
+        default=0.0, ge=0, alias="cacheTtlSeconds", description="0: answers are not cached"
+    )
     traits: Traits = Field(default_factory=Traits)
     loaded_as: str | None = Field(
         default=None,
@@ -162,6 +192,9 @@ class RouteTableSpec(ApiModel):
     mirror: MirrorPolicy | None = None
     guards: list[Guard] = Field(default_factory=list, max_length=4)
     routers: list[RouterShare] = Field(default_factory=list, max_length=64)
+    models: list[Annotated[str, Field(max_length=100)]] = Field(
+        default_factory=list, max_length=64, description="what it serves, also while at zero"
+    )
     workers: list[RoutedWorker] = Field(default_factory=list, max_length=1000)
     parts: list[PartReference] = Field(default_factory=list, max_length=64)
 

@@ -115,6 +115,15 @@ SCORE_WEIGHTS_COUNT = Rule(
 QUEUE_DELAY = _at_most("maxQueueDelay", "1h")
 QUEUE_TIMEOUT = _at_most("timeout", "1h")
 REQUEST_TIMEOUT = _positive("timeout", "24h")
+MAX_WAIT = _at_most("maxWait", "1h")
+NO_WORKERS_TTL = _at_most("noWorkersTTL", "1h")
+TIER_TARGET = _positive("p99Target", "1h")
+RESPONSE_CACHE_TTL = _positive("ttl", "24h")
+CACHE_NEEDS_IDEMPOTENT = Rule(
+    cel="!has(self.responseCache) || !has(self.idempotent) || self.idempotent",
+    message="responseCache needs a model whose answers repeat: remove it, or idempotent: false",
+    field="responseCache",
+)
 PER_TRY_TIMEOUT = _positive("perTryTimeout", "24h")
 BASE_EJECTION = _positive("baseEjection", "1h")
 MAX_EJECTION = _positive("maxEjection", "24h")
@@ -175,7 +184,7 @@ TYPED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "instance_group": ("array", "models[].instances"),
     "model_warmup": ("array", "models[].warmup"),
     "version_policy": ("object", "models[].source.version"),
-    "response_cache": ("object", "no field yet, the cache is not supported"),
+    "response_cache": ("object", "models[].responseCache, which routers keep"),
 }
 
 

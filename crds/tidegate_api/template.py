@@ -176,16 +176,40 @@ class ModelOverride(ApiModel):
     )
 
 
-class Model(ModelOverride):
-    """A model of the pool."""
+class ResponseCache(ApiModel):
+    """A cache of answers in each router; only where equal requests have equal answers."""
 
-    name: ModelName = Field(description="what requests ask for")
-    source: ModelSource
+    model_config = ConfigDict(json_schema_extra=rules.on(rules.RESPONSE_CACHE_TTL))
+
+    ttl: Duration = Field(description="how long an answer is given again")
+
+
+class ModelBehavior(ModelOverride):
+    """What routers do with a model's requests, beside its Triton settings."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules.on(
+            rules.BATCH_SIZES_FIT, rules.BATCHING_NEEDS_BATCH_SIZE, rules.CACHE_NEEDS_IDEMPOTENT
+        )
+    )
+
     idempotent: bool | None = Field(
         default=None,
         description="false: never retried once bytes reached a worker. Omitted: true, except for "
         "sequence and decoupled models",
     )
+    response_cache: ResponseCache | None = Field(
+        default=None,
+        description="routers answer equal requests from memory. Omitted: never. Never for sequence "
+        "and decoupled models, or requests with an id or cache-control: no-store",
+    )
+
+
+class Model(ModelBehavior):
+    """A model of the pool."""
+
+    name: ModelName = Field(description="what requests ask for")
+    source: ModelSource
 
 
 class ClassModel(ModelOverride):

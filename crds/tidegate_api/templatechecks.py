@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from tidegate_api import rules
 from tidegate_api.quantity import duration_s
 from tidegate_api.rules import Rule
-from tidegate_api.template import Duration, ModelOverride, PodSettings, PodVolume, WarmupInput
+from tidegate_api.template import (
+    Duration,
+    ModelBehavior,
+    ModelOverride,
+    PodSettings,
+    PodVolume,
+    ResponseCache,
+    WarmupInput,
+)
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -100,6 +108,24 @@ def _queue_timeout(parts: TemplateParts) -> Iterator[str]:
             yield f"{path}.dynamicBatching.queue.timeout"
 
 
+def _response_caches(parts: TemplateParts) -> Iterator[tuple[str, ModelBehavior, ResponseCache]]:
+    for path, model in parts.models:
+        if isinstance(model, ModelBehavior) and model.response_cache is not None:
+            yield f"{path}.responseCache", model, model.response_cache
+
+
+def _response_cache_ttl(parts: TemplateParts) -> Iterator[str]:
+    for path, _, cache in _response_caches(parts):
+        if not_positive(cache.ttl, DAY_S):
+            yield f"{path}.ttl"
+
+
+def _cache_needs_idempotent(parts: TemplateParts) -> Iterator[str]:
+    for path, model, _ in _response_caches(parts):
+        if model.idempotent is False:
+            yield path
+
+
 def _refused_config(field: str) -> TemplateCheck:
     def check(parts: TemplateParts) -> Iterator[str]:
         for path, model in parts.models:
@@ -117,5 +143,7 @@ TEMPLATE_CHECKS: tuple[tuple[Rule, TemplateCheck], ...] = (
     (rules.UNIQUE_NAMES, _unique_volumes),
     (rules.QUEUE_DELAY, _queue_delay),
     (rules.QUEUE_TIMEOUT, _queue_timeout),
+    (rules.RESPONSE_CACHE_TTL, _response_cache_ttl),
+    (rules.CACHE_NEEDS_IDEMPOTENT, _cache_needs_idempotent),
     *((rules.config_rule(field), _refused_config(field)) for field in rules.TYPED_ELSEWHERE),
 )

@@ -16,8 +16,10 @@ from tidegate_router.adapters import kube
 from tidegate_router.adapters.kube import KubeError, KubeReader
 from tidegate_router.adapters.routes import KubernetesRoutes, Routes, follow_file, keep_snapshot
 from tidegate_router.adapters.server import listen
-from tidegate_router.adapters.upstream import Upstream
+from tidegate_router.adapters.upstream import Upstream, WorkerAnswer
+from tidegate_router.core.cache import ResponseCache
 from tidegate_router.core.dispatch import Dispatcher
+from tidegate_router.core.holds import HoldBook
 from tidegate_router.grpc_lane import GrpcLane
 from tidegate_router.http_lane import HttpLane
 from tidegate_router.settings import Settings
@@ -48,13 +50,15 @@ async def _run(read: Settings) -> None:
         instance=f"{read.pod_uid or read.pod_name}/{time.time():.3f}",
         uniform=random.random,
         bare_names=read.bare_model_names,
+        holds=HoldBook(max_bytes=read.queue_max_bytes),
     )
     routes, metrics = Routes(dispatcher), telemetry.Telemetry()
     async with AsyncExitStack() as stack:
         reader = await _connect(stack, read)
         upstream = Upstream()
         stack.push_async_callback(upstream.close)
-        lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes)
+        cache = ResponseCache[WorkerAnswer](max_bytes=read.cache_max_bytes)
+        lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes, cache=cache)
         stack.push_async_callback(lane.mirror.close)
         grpc = GrpcLane(dispatcher, routes, metrics, read)
         await listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)
@@ -65,7 +69,7 @@ async def _run(read: Settings) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_drain(read, lane, grpc))
-                group.create_task(_tick(routes, metrics))
+                group.create_task(_tick(routes, metrics, lane))
                 for following in _follow(read, routes, reader):
                     group.create_task(following)
         except* _Stop:
@@ -105,8 +109,9 @@ async def _drain(read: Settings, lane: HttpLane, grpc: GrpcLane) -> None:
     raise _Stop
 
 
-async def _tick(routes: Routes, metrics: telemetry.Telemetry) -> None:
+async def _tick(routes: Routes, metrics: telemetry.Telemetry, lane: HttpLane) -> None:
     while True:
+        lane.cached.tick()
         for abort in routes.tick():
             metrics.local_aborts.labels(abort.namespace, abort.pool, abort.revision).inc()
         await asyncio.sleep(1.0)

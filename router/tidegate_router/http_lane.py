@@ -22,13 +22,16 @@ from tidegate_router.adapters.upstream import (
     WorkerAnswer,
     WorkerRequest,
 )
+from tidegate_router.cached import Cached
 from tidegate_router.core import headers, path, pins, report
+from tidegate_router.core.cache import ResponseCache
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.faults import Outcome, judge_http
 from tidegate_router.core.path import Parsed, Target
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Step
 from tidegate_router.core.tensors import HttpAnswer
+from tidegate_router.http_cached import HttpCached, HttpFlight, keep, through_cache
 from tidegate_router.lane import acquire, clock, request_id
 from tidegate_router.mirror import Mirror
 from tidegate_router.telemetry import Telemetry
@@ -88,12 +91,15 @@ class HttpLane:
     max_body_bytes: int
     body_s: float = _BODY_S
     draining: bool = False
+    cache: ResponseCache[WorkerAnswer] = field(default_factory=ResponseCache)
     mirror: Mirror = field(init=False)
+    cached: HttpCached = field(init=False)
     _abandoned: set[asyncio.Task[WorkerAnswer]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Make what sends copies."""
+        """Make what sends copies, and what keeps answers."""
         self.mirror = Mirror(self.dispatcher, self.telemetry)
+        self.cached = Cached(self.dispatcher, self.telemetry, self.cache)
 
     def make_app(self) -> web.Application:
         """Return the application: one handler, because the path's rules are the core's."""
@@ -155,7 +161,8 @@ class HttpLane:
             return self._refuse(Refusal(DroppedReason.TOO_LARGE, text))
         pool = parsed.pool or request.headers.get(names.HEADER_POOL, "")
         given = pins.given(_pairs(request))
-        route = self.dispatcher.plan(self._ask(parsed, pool, body, given), clock())
+        tier = request.headers.get(names.HEADER_TIER, "")
+        route = self.dispatcher.plan(self._ask(parsed, pool, body, given, tier), clock())
         if isinstance(route, Refusal):
             return self._refuse(route)
         query = request.raw_path.partition("?")[2]
@@ -171,11 +178,13 @@ class HttpLane:
         try:
             if parsed.target in path.STREAM_TARGETS:
                 return await self._stream(route, work, request)
+            if route.cache_ttl_s:
+                return await self._cached(route, work, request)
             return await self._unary(route, work, request)
         finally:
             self.dispatcher.finish(route, clock())
 
-    def _ask(self, parsed: Parsed, pool: str, body: bytes, given: pins.Given) -> Ask:
+    def _ask(self, parsed: Parsed, pool: str, body: bytes, given: pins.Given, tier: str) -> Ask:
         call = Call.INQUIRY if parsed.target is Target.INQUIRY else Call.INFER
         if parsed.target in path.STREAM_TARGETS:
             call = Call.STREAM
@@ -189,6 +198,8 @@ class HttpLane:
             replayable=replayable,
             body_hash=digest,
             given=given,
+            tier=tier,
+            size_bytes=len(body),
         )
 
     def _replay_limit(self, pool: str, model: str) -> int:
@@ -196,19 +207,45 @@ class HttpLane:
         view = self.dispatcher.pools.get(found) if isinstance(found, str) else None
         return view.table.policy.retry.max_body_bytes if view else 0
 
-    async def _unary(self, route: Route, work: WorkerRequest, request: web.Request) -> web.Response:
+    async def _cached(
+        self, route: Route, work: WorkerRequest, request: web.Request
+    ) -> web.Response:
+        found = await through_cache(
+            self.cached, route, work, request, lambda lead: self._unary(route, work, request, lead)
+        )
+        if isinstance(found, web.Response):
+            return found
+        pairs = headers.strip_response(found.answer.headers)
+        response = web.Response(headers=CIMultiDict(pairs), body=found.answer.body)
+        response.headers[names.HEADER_REVISION] = route.revision
+        response.headers[names.HEADER_CACHE] = found.how
+        response.headers["Age"] = str(int(found.age_s))
+        self._count(route, 200)
+        return response
+
+    async def _unary(
+        self,
+        route: Route,
+        work: WorkerRequest,
+        request: web.Request,
+        flight: HttpFlight | None = None,
+    ) -> web.Response:
         while True:
             attempt = await self._acquire(route)
             if isinstance(attempt, Refusal):
                 return self._refuse(attempt, route)
-            ending, answer = await self._try(attempt, work, request)
+            ending, answer = await self._try(attempt, work, request, flight)
             step = self.dispatcher.settle(route, attempt, ending, clock())
             if isinstance(step, Refusal):
                 return self._refuse(step, route)
             if step is Step.FORWARD and answer is not None:
                 if ending.outcome is Outcome.OK:
                     self._copy(route, attempt, work, answer)
-                return self._pass_on(route, attempt, answer, request)
+                response = self._pass_on(route, attempt, answer, request)
+                if flight is not None:
+                    response.headers[names.HEADER_CACHE] = "miss"
+                    keep(self.cached, route, flight, answer)
+                return response
             self._count_retry(route)
 
     def _copy(
@@ -229,10 +266,15 @@ class HttpLane:
         self.mirror.offer(route, attempt, size_bytes, stable, ask)
 
     async def _try(
-        self, attempt: Attempt, work: WorkerRequest, request: web.Request
+        self,
+        attempt: Attempt,
+        work: WorkerRequest,
+        request: web.Request,
+        flight: HttpFlight | None = None,
     ) -> tuple[Ending, WorkerAnswer | None]:
         """Ask one worker. Triton computes on after a timeout: its slot is freed when it ended."""
-        if request.transport is None or request.transport.is_closing():
+        gone = request.transport is None or request.transport.is_closing()
+        if gone and not (flight is not None and flight.followers):
             self.dispatcher.release(attempt)  # the client left while its request waited
             return _ended(Outcome.CANCELLED, clock()), _NOBODY_LISTENS
         task = asyncio.create_task(self.upstream.ask(attempt, work))

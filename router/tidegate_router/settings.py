@@ -26,12 +26,19 @@ class Settings:
     bare_model_names: bool = True
     drain_s: float = 10.0
     max_body_bytes: int = 64 * 1024 * 1024
+    queue_max_bytes: int = 256 * 1024 * 1024
+    cache_max_bytes: int = 64 * 1024 * 1024
     log_level: str = "info"
     kubeconfig: str = ""
 
 
+_QUEUE_PART = 4
 _LEVELS = ("debug", "info", "warning", "error")
-_NUMBERS = {"http-port", "grpc-port", "admin-port", "max-body-bytes"}
+_NUMBERS = {"http-port", "grpc-port", "admin-port", "max-body-bytes"} | {
+    "queue-max-bytes",
+    "cache-max-bytes",
+    "memory-limit-bytes",
+}
 _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("http-port", str(names.PORT_ROUTER_HTTP), "public port: OIP over HTTP"),
     ("grpc-port", str(names.PORT_ROUTER_GRPC), "public port: OIP over gRPC; -1: none"),
@@ -46,6 +53,9 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("bare-model-names", "Oldest", "who owns a model name of several pools: Oldest or Off"),
     ("drain-seconds", "10", "how long a stopping router still accepts requests"),
     ("max-body-bytes", str(64 * 1024 * 1024), "largest request body"),
+    ("memory-limit-bytes", str(1024 * 1024 * 1024), "memory that this process may use"),
+    ("queue-max-bytes", "0", "bodies that wait, over all pools; 0: a quarter of the memory limit"),
+    ("cache-max-bytes", str(64 * 1024 * 1024), "answers that are kept for responseCache"),
     ("log-level", "info", "debug, info, warning or error"),
 )
 
@@ -77,6 +87,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         bare_model_names=found.bare_model_names == "Oldest",
         drain_s=found.drain_seconds,
         max_body_bytes=found.max_body_bytes,
+        queue_max_bytes=found.queue_max_bytes or found.memory_limit_bytes // _QUEUE_PART,
+        cache_max_bytes=found.cache_max_bytes,
         log_level=found.log_level,
         kubeconfig=environment.get("KUBECONFIG", ""),
     )

@@ -32,6 +32,8 @@ class Telemetry:
     local_aborts: Counter = field(init=False)
     mirrored: Counter = field(init=False)
     ejections: Gauge = field(init=False)
+    cached: Counter = field(init=False)
+    cache_bytes: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
@@ -86,6 +88,14 @@ class Telemetry:
             "ejections": Gauge(
                 "tidegate_router_ejections", "Ejections since the start, by what a worker did.",
                 ["namespace", "pool", "revision", "reason"], registry=self.registry,
+            ),
+            "cached": Counter(
+                "tidegate_router_cache_requests", "Cacheable requests: hit, miss, coalesced.",
+                ["namespace", "pool", "model", "result"], registry=self.registry,
+            ),
+            "cache_bytes": Gauge(
+                "tidegate_router_cache_bytes", "Memory that kept answers take.",
+                registry=self.registry,
             ),
         }  # fmt: skip
         for name, metric in declare.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tidegate_api.meta import ApiModel
 from tidegate_api.names import FailureMode, Strategy
-from tidegate_api.pool import InferencePool, RevisionWeight
+from tidegate_api.pool import InferencePool, RevisionWeight, RouterQueue, Tier
 from tidegate_api.quantity import duration_s, quantity_bytes
 from tidegate_api.routetable import (
     EjectionPolicy,
@@ -18,12 +18,14 @@ from tidegate_api.routetable import (
     MirrorPolicy,
     Pin,
     PoolIdentity,
+    QueuePolicy,
     RetryPolicy,
     RoutedWorker,
     RouterShare,
     RouteTableSpec,
     RoutingPolicy,
     Served,
+    TierPolicy,
     split,
 )
 from tidegate_api.state import ModelState, Pressure, Thermal, Traits, WorkerState
@@ -109,6 +111,7 @@ def build_table(seen: TableInput) -> RouteTableSpec:
         mirror=seen.steering.mirror,
         guards=list(seen.steering.guards),
         routers=list(seen.shares),
+        models=[model.name for model in observation.pool.spec.template.models],
         workers=workers,
     )
 
@@ -145,6 +148,27 @@ def routing_policy(pool: InferencePool) -> RoutingPolicy:
             max_ejected_percent=routing.ejection.max_ejected_percent,
         ),
         failure_mode=FailureMode(routing.failure_mode),
+        queue=_queue_policy(routing.queue),
+        tiers=[_tier_policy(tier) for tier in routing.tiers or ()],
+        trust_tier_header=routing.trust_tier_header,
+    )
+
+
+def _queue_policy(queue: RouterQueue) -> QueuePolicy:
+    return QueuePolicy(
+        max_requests=queue.max_requests,
+        max_bytes=quantity_bytes(queue.max_bytes),
+        max_wait_s=duration_s(queue.max_wait) if queue.max_wait is not None else None,
+        no_workers_ttl_s=duration_s(queue.no_workers_ttl),
+    )
+
+
+def _tier_policy(tier: Tier) -> TierPolicy:
+    target_s = duration_s(tier.p99_target) if tier.p99_target is not None else None
+    return TierPolicy(
+        name=tier.name,
+        weight=tier.weight or 1,
+        p99_target_s=max(_SHORTEST_S, target_s) if target_s is not None else None,
     )
 
 
@@ -278,6 +302,7 @@ def _loaded(revision: str, seen: ModelState, told: Model, memory: WorkerMemory |
         limit=current_limit(seen.traits, remembered),
         ready=seen.ready,
         idempotent=_idempotent(told, seen.traits),
+        cache_ttl_s=_cache_ttl_s(told, seen.traits),
         traits=seen.traits,
         loaded_as=seen.loaded_as,
     )
@@ -296,6 +321,7 @@ def _expected(revision: str, model: Model) -> Served:
         version=str(model.source.version or 1),
         limit=current_limit(traits, None),
         idempotent=_idempotent(model, traits),
+        cache_ttl_s=_cache_ttl_s(model, traits),
         traits=traits,
     )
 
@@ -305,6 +331,14 @@ def _idempotent(model: Model, traits: Traits) -> bool:
     if model.idempotent is not None:
         return model.idempotent
     return not (traits.sequence or traits.decoupled)
+
+
+def _cache_ttl_s(model: Model, traits: Traits) -> float:
+    """Return for how long routers may repeat an answer: 0 unless a second run does no harm."""
+    repeats = _idempotent(model, traits) and not (traits.sequence or traits.decoupled)
+    if model.response_cache is None or not repeats:
+        return 0.0
+    return duration_s(model.response_cache.ttl)
 
 
 def classify(before: RouteTableSpec | None, after: RouteTableSpec) -> TableChange | None:

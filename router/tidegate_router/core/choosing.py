@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable
 
-from tidegate_api.routetable import RouteTableSpec
 from tidegate_router.core import ejection, pick
 from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.filters import EJECTED
@@ -28,16 +27,6 @@ def room(candidates: Iterable[Candidate]) -> bool:
     return any(
         one.slot.in_flight < one.limit and not one.health.down and not one.slot.shunned
         for one in candidates
-    )
-
-
-def expected(table: RouteTableSpec, route: Route) -> bool:
-    """Whether the table still counts on a worker for this: it may only be on its way."""
-    return any(
-        not worker.draining and served.revision == route.revision
-        for worker in table.workers
-        for served in worker.serves
-        if served.model == route.ask.model
     )
 
 

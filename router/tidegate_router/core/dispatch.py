@@ -50,7 +50,7 @@ from tidegate_router.core.endpoints import Endpoint, EndpointBook, Pool
 from tidegate_router.core.faults import FAILURES, Outcome
 from tidegate_router.core.freshness import TRUSTED_S, ProofOfLife
 from tidegate_router.core.guards import GuardBook
-from tidegate_router.core.holds import HoldBook, Wake
+from tidegate_router.core.holds import HoldBook
 from tidegate_router.core.learn import HealthKeeper
 from tidegate_router.core.mirror import MirrorBook
 from tidegate_router.core.pick import Uniform
@@ -63,6 +63,7 @@ from tidegate_router.core.pools import (
     Situation,
     Slots,
 )
+from tidegate_router.core.queue.fair import Wake
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import (
     Ask,
@@ -108,7 +109,6 @@ class Dispatcher:
     sequences: SequenceBook = field(default_factory=SequenceBook)
     keeper: HealthKeeper = field(default_factory=HealthKeeper)
     _slots: Slots = field(default_factory=dict)
-    _parked: set[int] = field(default_factory=set)  # numbers of the routes that wait
     _arrivals: int = 0
 
     def apply(
@@ -129,7 +129,7 @@ class Dispatcher:
                 view.join(table, now_s, first=first)
             self.endpoints.note_table(table, now_s)
         self.names = lookup.build(tables.values(), self.names)
-        self.holds.wake_all()
+        self.holds.stir_all()
 
     def apply_endpoints(self, pool: Pool, endpoints: Iterable[Endpoint], now_s: float) -> None:
         """Take all endpoints of a pool's EndpointSlices."""
@@ -137,7 +137,7 @@ class Dispatcher:
         uid = self.names.pools.get("/".join(pool))
         if uid in self.pools:
             self.pools[uid].spoil()
-        self.holds.wake_all()
+        self.holds.stir_all()
 
     def plan(self, ask: Ask, now_s: float) -> Route | Refusal:
         """Find the pool and draw the revision, once for the whole request."""
@@ -178,14 +178,14 @@ class Dispatcher:
         """Choose a worker and take a slot there, or say until when to wait, or why not."""
         woken, route.woken = route.woken, False
         if now_s >= route.deadline_s:
-            return refusals.too_late(route)
+            return self._give_up(route, refusals.too_late(route), now_s, woken=woken)
         view = self.pools.get(route.pool_uid)
         if view is None:
-            return refusals.no_workers(route)
+            return self._give_up(route, refusals.no_workers(route), now_s, woken=woken)
         if now_s >= view.due_s:
             self._look(view, now_s)
-        ask = route.ask
-        if not (route.attempts or woken or self._parked or route.sequence or ask.version) and (
+        ask, waits = route.ask, self.holds.parked or route.hold_until_s
+        if not (route.attempts or waits or route.sequence or ask.version) and (
             ask.call is not _INQUIRY
         ):
             group = view.groups.get((route.revision, ask.model), EMPTY_GROUP)
@@ -202,14 +202,36 @@ class Dispatcher:
     def _next_slowly(
         self, route: Route, view: PoolView, *, woken: bool, now_s: float
     ) -> Attempt | Wait | Refusal:
+        """Choose for a request that waited, waits behind others, or is not the plainest."""
+        before = route.queue if woken else None
         self._rescue_stranded(route, view, now_s)
+        if before is not None and before != route.queue:
+            self.holds.wake_next(before)  # those behind it are stranded as well
+            woken = False
         group = view.group(route.revision, route.ask.model)
-        patient = route.attempts == 0 and not woken and route.ask.call is not _INQUIRY
-        if not (patient and self.holds.ahead(route)):
-            choice = self._choose(route, view, group, now_s)
-            if choice is not None:
-                return self._begin(route, view, choice, now_s)
-        return self._without_candidate(route, view, group, woken=woken, now_s=now_s)
+        if route.hold_until_s and not route.attempts and now_s + group.p50_s > route.deadline_s:
+            return self._give_up(route, refusals.hopeless(route), now_s, woken=woken)
+        if self.holds.parked and self._lets_others_go_first(route):
+            refused = self.holds.stay(route, view.table.policy, group, now_s)
+            return refused or Wait(route.hold_until_s)
+        choice = self._choose(route, view, group, now_s)
+        if choice is None:
+            return self._without_candidate(route, view, group, woken=woken, now_s=now_s)
+        attempt = self._begin(route, view, choice, now_s)
+        if route.hold_until_s:
+            self.holds.served(route, now_s, woken=woken, took_slot=attempt.slot is not None)
+        return attempt
+
+    def _lets_others_go_first(self, route: Route) -> bool:
+        """Whether a newcomer waits behind others. Inquiries take no slot, retries were first."""
+        newcomer = route.attempts == 0 and not route.hold_until_s
+        return newcomer and route.ask.call is not _INQUIRY and self.holds.ahead(route)
+
+    def _give_up(self, route: Route, refusal: Refusal, now_s: float, *, woken: bool) -> Refusal:
+        """Refuse a request; if it waited, its line learns of it and its turn goes on."""
+        if route.hold_until_s:
+            self.holds.gave_up(route, now_s, woken=woken)
+        return refusal
 
     def _choose(self, route: Route, view: PoolView, group: Group, now_s: float) -> Choice | None:
         if not route.sequence:
@@ -251,19 +273,17 @@ class Dispatcher:
 
     def park(self, route: Route, wake: Wake) -> None:
         """Let a request wait in its queue; `wake` is called at most once, from within a call."""
-        self._parked.add(route.number)
         self.holds.park(route, wake)
 
     def unpark(self, route: Route) -> None:
         """Take a request out of its queue, woken or timed out."""
-        self._parked.discard(route.number)
         self.holds.unpark(route)
 
     def abandon(self, route: Route) -> None:
         """Take a request out whose client left; a wake-up that it had goes to the next."""
-        self.unpark(route)
+        self.holds.unpark(route)
         if route.woken:
-            self.holds.wake_first(route.queue)
+            self.holds.abandoned(route)
 
     def heard(self, attempt: Attempt, now_s: float) -> None:
         """Note a byte of an attempt's answer: the worker is not silent."""
@@ -325,7 +345,7 @@ class Dispatcher:
         slot.in_flight -= 1
         if attempt.stream:
             slot.streams -= 1
-        if self._parked:
+        if self.holds.parked:
             self.holds.wake_first((attempt.pool_uid, attempt.revision, attempt.model))
 
     def finish(self, route: Route, now_s: float) -> None:
@@ -380,6 +400,7 @@ class Dispatcher:
         self.series.forget_except(set(self.pools))
         self.mirrors.forget_except(set(self.pools))
         self.sequences.forget(now_s)
+        self.holds.forget(now_s)
         self._slots = {
             key: slot for key, slot in self._slots.items() if key[0] in living or slot.in_flight
         }
@@ -422,30 +443,27 @@ class Dispatcher:
             if requests.second != second:
                 requests.turn(second)
             requests.ok += 1
+            route.deadline_s = min(route.deadline_s, now_s + route.timeout_s)
         attempt = making.attempt(route, choice, now_s)
         candidate = choice.candidate
         if candidate.slot.ejected or candidate.slot.suspect or candidate.health.down:
             making.as_trial(route, attempt, view.group(route.revision, route.ask.model), now_s)
-        if self._parked and self.holds.anyone(route.queue):
-            group = view.group(route.revision, route.ask.model)
-            if choosing.room(group.candidates):
-                self.holds.wake_first(route.queue)  # more than one slot was free
         return attempt
 
     def _without_candidate(
         self, route: Route, view: PoolView, group: Group, *, woken: bool, now_s: float
     ) -> Wait | Refusal:
         """Nobody can take it now: wait while somebody may soon, else refuse."""
-        if not group.candidates and not choosing.expected(view.table, route):
-            return refusals.no_workers(route)
         left = [one for one in group.candidates if one.worker.id not in route.tried]
         if group.candidates and not left:
-            return refusals.exhausted(route, route.last_outcome)
-        up = [one for one in left if not self.down.is_down(one.worker.id)]
-        if now_s >= route.hold_until_s or self.holds.full(route.queue):
-            return refusals.saturated(route) if up else refusals.no_workers(route)
-        if woken and choosing.room(up):
-            self.holds.wake_first(route.queue)  # a slot is free that is none for this request
+            refused = refusals.exhausted(route, route.last_outcome)
+            return self._give_up(route, refused, now_s, woken=woken)
+        up = [one for one in left if not one.health.down]
+        waited = bool(route.hold_until_s)
+        stayed = self.holds.stay(route, view.table.policy, group, now_s, up=bool(up))
+        if stayed is not None:
+            return self._give_up(route, stayed, now_s, woken=woken) if waited else stayed
+        self.holds.kept(route, woken=woken, room=choosing.room(up))
         back_s = [self.down.back_at_s(one.worker.id) for one in left]
         back_s.append(choosing.slow_from_s(group, route))
         later_s = (at_s for at_s in back_s if at_s is not None and at_s > now_s)
@@ -456,12 +474,20 @@ class Dispatcher:
         outcome = ending.outcome
         if route.ask.call is _INQUIRY:
             learn.reach(attempt, outcome, now_s)
+            self._stir_after_trial(attempt)
             return
         view = self.pools.get(route.pool_uid)
         spent_s = now_s - attempt.started_s if outcome is Outcome.TIMEOUT else ending.latency_s
         self.keeper.learn(view, attempt, outcome, spent_s, now_s)
+        self._stir_after_trial(attempt)
         if not (route.pinned or route.rescued):
             self._series_of(route, attempt).count_attempt(outcome, ending.latency_s)
+
+    def _stir_after_trial(self, attempt: Attempt) -> None:
+        """A worker that is back has all its other slots free as well."""
+        candidate = attempt.choice.candidate
+        if attempt.trial and not (candidate.health.down or candidate.slot.shunned):
+            self.holds.stir((attempt.pool_uid, attempt.revision, attempt.model))
 
     def _series_of(self, route: Route, attempt: Attempt) -> Series:
         """Return what an attempt is counted in, and remember it in its slot."""

@@ -15,7 +15,7 @@ _HOP_BY_HOP = frozenset({
 _OURS = frozenset({  # set by the router itself; a client's or worker's value means nothing
     names.HEADER_DROPPED_REASON, names.HEADER_WORKER, names.HEADER_REVISION,
     names.HEADER_ATTEMPTS, names.HEADER_EXPLAIN, names.HEADER_POOL, names.HEADER_MODEL,
-    names.HEADER_REQUEST_ID, names.HEADER_DRAIN_ACK,
+    names.HEADER_REQUEST_ID, names.HEADER_DRAIN_ACK, names.HEADER_TIER, names.HEADER_CACHE,
 })  # fmt: skip
 _REFRAMED = frozenset({"host", "content-length", "expect"})
 _SECRET = frozenset({names.HEADER_RESTRICTED_KEY})
@@ -24,7 +24,7 @@ _VERSIONS = frozenset({(1, 0), (1, 1)})
 _ONCE = frozenset({
     "host", "content-length", "content-type", "content-encoding", "transfer-encoding",
     "inference-header-content-length", "expect", names.HEADER_POOL, names.HEADER_EXPLAIN,
-    names.HEADER_REQUEST_ID,
+    names.HEADER_REQUEST_ID, names.HEADER_TIER,
 })  # fmt: skip
 
 

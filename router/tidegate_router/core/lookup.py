@@ -50,8 +50,8 @@ def full_name(pool: PoolIdentity) -> str:
 def build(tables: Iterable[RouteTableSpec], before: NameIndex | None = None) -> NameIndex:
     """Index tables. Of two UIDs with one name the newer is meant: the pool was recreated.
 
-    A pool without any worker keeps the models of the index before: scaled to zero it still owns
-    its names.
+    A pool without any worker keeps the models of the index before, or has those that its table
+    names: scaled to zero it still owns its names.
     """
     oldest_first = sorted(tables, key=_age_order)
     models: dict[str, list[str]] = {}
@@ -60,6 +60,7 @@ def build(tables: Iterable[RouteTableSpec], before: NameIndex | None = None) -> 
         names = frozenset(item.model for worker in table.workers for item in worker.serves)
         if not names and before is not None:
             names = before.served.get(table.pool.uid, names)
+        names = names or frozenset(table.models)
         served[table.pool.uid] = names
         for name in names:
             models.setdefault(name, []).append(table.pool.uid)

@@ -4,13 +4,15 @@ A constructor with that many keywords takes five times as long as the assignment
 made for every request. A test compares them with what the constructors make, so no field is missed.
 """
 
-from tidegate_router.core.holds import MAX_HOLD_S
+import math
+
 from tidegate_router.core.pools import Group, PoolView
 from tidegate_router.core.request import Ask, Attempt, Call, Choice, Route
 
 # Members of an Enum are looked up by a descriptor in Python 3.11: ten times a global's time.
 _INFER, _INQUIRY, _STREAM = Call.INFER, Call.INQUIRY, Call.STREAM
 _NOBODY: frozenset[str] = frozenset()
+_NEVER_S = math.inf
 
 
 def route(
@@ -19,9 +21,6 @@ def route(
     """Return a new request's route; `number` is its order of arrival."""
     table = view.table
     pool, policy = table.pool, table.policy
-    timeout_s = policy.timeout_s
-    if ask.timeout_s and ask.timeout_s < timeout_s:
-        timeout_s = ask.timeout_s
     made = Route.__new__(Route)
     made.ask = ask
     made.number = number
@@ -31,8 +30,14 @@ def route(
     made.revision = made.drawn = revision
     made.pinned = False
     made.started_s = now_s
-    made.deadline_s = now_s + timeout_s
-    made.hold_until_s = now_s + (min(MAX_HOLD_S, timeout_s))
+    made.deadline_s = _NEVER_S if ask.timeout_s is None else now_s + ask.timeout_s
+    made.timeout_s = policy.timeout_s
+    made.cache_ttl_s = group.cache_ttl_s
+    made.hold_until_s = 0.0
+    made.tier = ""
+    made.weight = 1.0
+    made.held = False
+    made.blocked_turn = -1
     made.retry = policy.retry
     made.attempts = made.free_retries = made.paid_retries = made.losses = 0
     made.answered = made.idempotent = made.finished = made.woken = False

@@ -18,6 +18,7 @@ from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.down import DownBook
 from tidegate_router.core.latencies import RecentLatency
 from tidegate_router.core.pick import Tier, Turn
+from tidegate_router.core.queue.drain import ServiceTime
 from tidegate_router.core.retry import RetryBudget
 from tidegate_router.core.series import SeriesBook
 from tidegate_router.core.slot import Slot
@@ -52,6 +53,9 @@ class Group:
     trials: list[Candidate] = field(default_factory=list)
     usual_s: Mapping[str, float] = field(default_factory=dict)
     peers: Tally = field(default_factory=Tally)
+    p50_s: float = ewma.UNKNOWN_S  # of the last 10 to 20 s
+    slots: int = 0  # requests that all its workers together take at once
+    cache_ttl_s: float = 0.0  # 0: answers are not cached
 
     @property
     def ready(self) -> tuple[Candidate, ...]:
@@ -125,6 +129,7 @@ class PoolView:
     since_s: float = -math.inf
     revision_weights: dict[str, int] = field(default_factory=dict)  # percent, as drawn here
     dropped: dict[str, LocalAbort] = field(default_factory=dict)  # by revision
+    services: dict[tuple[str, str], ServiceTime] = field(default_factory=dict)
     guarded: frozenset[str] = frozenset()
     _tallies: dict[Key, Tally] = field(default_factory=dict)
     _turns: dict[Key, Turn] = field(default_factory=dict)
@@ -205,7 +210,7 @@ class PoolView:
         for key, found in members.items():
             self.groups[key] = self._group(key, found, situation, slots, series, now_s)
             self.models.setdefault(key[1], []).append(key[0])
-        for kept in (self._tallies, self._turns):
+        for kept in (self._tallies, self._turns, self.services):
             for gone in kept.keys() - members.keys():
                 del kept[gone]
         self.built_s = now_s
@@ -219,10 +224,13 @@ class PoolView:
         series: SeriesBook,
         now_s: float,
     ) -> Group:
-        whole, patience_s = self._latencies(key, members, series, now_s)
+        cumulative = series.latencies(self.table.pool.uid, *key)
+        whole, patience_s = self._latencies(key, members, cumulative, now_s)
+        service = self.services.setdefault(key, ServiceTime(ewma.UNKNOWN_S))
         found = self._candidates(key, members, situation, slots, now_s)
         trusts = situation.trusts
         sequence = any(served.traits.sequence for _, served in members)
+        repeatable = all(one.repeatable for one in found)
         return Group(
             key=key,
             usual_s=slow.typical_s(found),
@@ -232,16 +240,22 @@ class PoolView:
             patience_s=patience_s,
             decoupled=any(served.traits.decoupled for _, served in members),
             sequence=sequence,
-            repeatable=all(one.repeatable for one in found),
+            repeatable=repeatable,
             worthless=all(trusts[worker.id] <= 0 for worker, _ in members),
             leaving=_leaving(key, situation, slots) if sequence else {},
+            p50_s=service.update(merge(cumulative.values()), now_s),
+            slots=sum(one.limit for one in found),
+            cache_ttl_s=min(one.cache_ttl_s for _, one in members) if repeatable else 0.0,
         )
 
     def _latencies(
-        self, key: Key, members: Sequence[Member], series: SeriesBook, now_s: float
+        self,
+        key: Key,
+        members: Sequence[Member],
+        cumulative: Mapping[str, Mapping[int, int]],
+        now_s: float,
     ) -> tuple[Mapping[int, int], dict[str, float | None]]:
         """Return the recent latencies of all classes, and the patience with each class."""
-        cumulative = series.latencies(self.table.pool.uid, *key)
         patience_s: dict[str, float | None] = {worker.accelerator: None for worker, _ in members}
         recent: list[Mapping[int, int]] = []
         for accelerator, histogram in cumulative.items():

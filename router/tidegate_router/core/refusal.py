@@ -39,6 +39,7 @@ class Refusal:
     message: str
     retry_after_s: float | None = None
     http_override: int = 0  # a status that says more than the reason's, e.g. 404, 405
+    grpc_override: str = ""  # likewise
     revision: str = ""  # the drawn one, where a request is refused after the draw without a route
 
     @property
@@ -49,4 +50,4 @@ class Refusal:
     @property
     def grpc_code(self) -> str:
         """Name of the gRPC status code, as in grpc.StatusCode."""
-        return ANSWERS[self.reason].grpc_code
+        return self.grpc_override or ANSWERS[self.reason].grpc_code

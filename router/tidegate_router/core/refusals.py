@@ -9,6 +9,7 @@ from tidegate_router.core.request import Ask, Call, Route
 from tidegate_router.core.retry import POISON_S
 
 RETRY_AFTER_S = 1.0
+_LONGEST_RETRY_AFTER_S = 60.0
 
 
 def no_workers(route: Route) -> Refusal:
@@ -17,9 +18,29 @@ def no_workers(route: Route) -> Refusal:
     return Refusal(DroppedReason.NO_WORKERS, text, RETRY_AFTER_S)
 
 
-def saturated(route: Route) -> Refusal:
-    """Every worker stayed at its limit for as long as a request may wait."""
-    text = f"every worker of {_subject(route)} is at its limit"
+def crowded(route: Route, reason: DroppedReason, wait_s: float) -> Refusal:
+    """The wait for a slot is longer than the tier allows or the client's deadline leaves.
+
+    Nothing ran, so it is 429 whatever the reason; `wait_s` is the wait as predicted, or as it was.
+    """
+    most = "its deadline leaves" if reason is DroppedReason.DEADLINE else "it may wait"
+    text = f"every worker of {_subject(route)} is at its limit: {wait_s:.3g} s is more than {most}"
+    after_s = min(max(RETRY_AFTER_S, wait_s), _LONGEST_RETRY_AFTER_S)
+    return Refusal(reason, text, after_s, 429, "RESOURCE_EXHAUSTED")
+
+
+def hopeless(route: Route) -> Refusal:
+    """It waited, and even if it ran now its client would not get the answer in time."""
+    text = f"{_subject(route)} takes longer than what is left of the client's deadline"
+    return Refusal(DroppedReason.DEADLINE, text, RETRY_AFTER_S, 429, "RESOURCE_EXHAUSTED")
+
+
+def queue_full(route: Route, requests: int, size_bytes: int) -> Refusal:
+    """The memory bound of the queue: routing.queue.maxRequests or maxBytes, or the router's own."""
+    text = (
+        f"the router's queue is full: {requests} requests with {size_bytes} bytes wait in pool "
+        f"{route.namespace}/{route.pool} (routing.queue.maxRequests, maxBytes)"
+    )
     return Refusal(DroppedReason.SATURATED, text, RETRY_AFTER_S)
 
 

@@ -6,6 +6,7 @@ from tidegate_api.routerstate import AppliedTable, EjectedWorker, QueueState, Ro
 from tidegate_router.core import learn, pick
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.freshness import trust
+from tidegate_router.core.holds import Load
 from tidegate_router.core.pools import PoolView
 
 _UNPROVEN_S = 1e9  # JSON has no infinity
@@ -15,7 +16,7 @@ def router_state(
     dispatcher: Dispatcher, *, synced: bool, draining: bool, now_s: float
 ) -> RouterState:
     """Return /v1/state."""
-    waiting = dispatcher.holds.waiting()
+    loads, nothing = dict(dispatcher.holds.loads()), Load()
     age_s = min(dispatcher.proof.silence_s(now_s), _UNPROVEN_S)
     return RouterState(
         instance=dispatcher.instance,
@@ -27,8 +28,10 @@ def router_state(
             QueueState(
                 namespace=view.table.pool.namespace,
                 pool=view.table.pool.name,
-                waiting=waiting.get(uid, 0),
-                in_flight=max(0, view.in_flight - waiting.get(uid, 0)),
+                waiting=loads.get(uid, nothing).requests,
+                held=loads.get(uid, nothing).held,
+                waiting_bytes=loads.get(uid, nothing).size_bytes,
+                in_flight=max(0, view.in_flight - loads.get(uid, nothing).requests),
             )
             for uid, view in dispatcher.pools.items()
         ],

@@ -29,7 +29,8 @@ class Ask:
     `timeout_s` is the client's own deadline from now (gRPC's; None over HTTP). `replayable`: the
     whole request is in memory and may be sent again. `body_hash` names a replayable body for the
     poison rule; empty switches that off. `given`: headers or metadata, for pins. `sequence`: the
-    id of the sequence that the request is part of; only models with that trait look at it.
+    id of the sequence that the request is part of; only models with that trait look at it. `tier`:
+    what header x-tidegate-tier claims. `size_bytes`: what it keeps in memory while it waits.
     """
 
     model: str
@@ -41,6 +42,8 @@ class Ask:
     body_hash: str = ""
     given: Given = frozenset()
     sequence: str = ""
+    tier: str = ""
+    size_bytes: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -50,7 +53,10 @@ class Route:
     Times are on the lane's monotonic clock, in seconds. `pinned`: by a version or a pin, so no
     analysis counts it. `revision` is another than `drawn` once the last attempt of a failed canary
     request goes to stable. `sequence`: every request of its sequence goes to the same worker.
-    `repeatable`: no worker of the drawn revision is changed by its requests.
+    `repeatable`: no worker of the drawn revision is changed by its requests. `deadline_s` is the
+    client's own (infinite without one) until the first attempt begins; from then on the pool's
+    timeout counts too. `hold_until_s`, `tier`, `weight`, `held` and `blocked_turn` belong to its
+    waiting (core.holds): 0 means that it does not wait.
     """
 
     ask: Ask
@@ -63,8 +69,14 @@ class Route:
     pinned: bool
     started_s: float
     deadline_s: float
-    hold_until_s: float
     retry: RetryPolicy
+    timeout_s: float = 30.0
+    cache_ttl_s: float = 0.0  # 0: its answer is not cached
+    hold_until_s: float = 0.0
+    tier: str = ""
+    weight: float = 1.0
+    held: bool = False  # no worker exists for it
+    blocked_turn: int = -1
     attempts: int = 0
     free_retries: int = 0
     paid_retries: int = 0

@@ -117,6 +117,8 @@ def test_a_pool_scaled_to_zero_still_owns_its_names(harness, make_worker, make_t
     one.apply(old.model_copy(update={"workers": [], "sequence": 2}))
     route = one.plan()
     assert route.pool == "z"
+    assert one.next(route).until_s == one.now_s + 55
+    one.now_s += 55
     assert one.next(route).reason is DroppedReason.NO_WORKERS
 
 
@@ -165,9 +167,13 @@ def test_a_short_deadline_ends_the_wait(harness, make_worker, make_table):
     one = harness(make_table(make_worker("a", limit=1)))
     one.next(one.plan())
     route = one.plan(timeout_s=0.2)
-    assert one.next(route).until_s == pytest.approx(one.now_s + 0.2)
+    assert one.next(route).until_s == pytest.approx(one.now_s + 0.2 - 0.01), "less one service"
+    one.now_s += 0.195
+    hopeless = one.next(route)
+    assert (hopeless.reason, hopeless.http_status) == (DroppedReason.DEADLINE, 429)
     one.now_s += 0.2
-    assert one.next(route).reason is DroppedReason.DEADLINE
+    over = one.next(one.dispatcher.plan(route.ask, one.now_s - 0.3))
+    assert (over.reason, over.http_status) == (DroppedReason.DEADLINE, 504)
 
 
 def test_a_released_slot_wakes_those_who_wait_in_order(harness, make_worker, make_table):
@@ -216,8 +222,8 @@ def test_a_new_table_wakes_everybody(harness, make_worker, make_table):
         one.next(route)
         one.dispatcher.park(route, lambda number=route.number: woken.append(number))
     one.apply(make_table(make_worker("a", limit=3), sequence=2))
-    assert woken == [route.number for route in routes]
     for route in routes:
+        assert woken.pop() == route.number, "one after the other"
         one.dispatcher.unpark(route)
         assert isinstance(one.next(route), Attempt)
 

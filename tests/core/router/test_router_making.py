@@ -1,5 +1,7 @@
 """Routes, attempts and choices that are made field by field lack nothing."""
 
+import math
+
 import pytest
 
 from tidegate_router.core.faults import Outcome
@@ -30,25 +32,28 @@ def test_a_new_route_is_what_its_constructor_makes(harness, make_worker, make_ta
         name: getattr(route, name)
         for name in (
             "ask", "number", "pool_uid", "namespace", "pool", "revision", "drawn", "pinned",
-            "started_s", "deadline_s", "hold_until_s", "retry",
+            "started_s", "deadline_s", "timeout_s", "retry",
         )
     }  # fmt: skip
     assert fields_of(Route(**given, repeatable=True)) == fields_of(route)
     assert (route.namespace, route.pool, route.pool_uid) == ("ns", "p", "u1")
-    assert route.deadline_s == one.now_s + 7
+    assert (route.deadline_s, route.timeout_s) == (math.inf, 7)
 
 
 @pytest.mark.parametrize(
     ("timeout_s", "expected_s"),
     [
         pytest.param(None, 30, id="the-pools"),
-        pytest.param(5, 5, id="the-clients"),
+        pytest.param(5, 3, id="the-clients-from-its-arrival"),
         pytest.param(90, 30, id="the-pools-is-shorter"),
     ],
 )
 def test_the_shorter_time_counts(harness, make_worker, make_table, timeout_s, expected_s):
     one = harness(make_table(make_worker("a")))
-    assert one.plan(timeout_s=timeout_s).deadline_s == one.now_s + expected_s
+    route = one.plan(timeout_s=timeout_s)
+    one.now_s += 2  # in the queue, which the pool's time does not count
+    one.next(route)
+    assert route.deadline_s == one.now_s + expected_s
 
 
 def test_two_attempts_of_a_route_are_numbered(harness, make_worker, make_table):

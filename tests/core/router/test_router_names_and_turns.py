@@ -3,7 +3,6 @@
 import math
 import random
 from collections import Counter
-from itertools import count
 
 import pytest
 from hypothesis import given
@@ -11,13 +10,10 @@ from hypothesis import strategies as st
 
 from tidegate_api.histogram import bucket_of
 from tidegate_api.names import DroppedReason
-from tidegate_api.routetable import RetryPolicy
 from tidegate_router.core import alias, lookup, pick
 from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.faults import Outcome
-from tidegate_router.core.holds import MAX_WAITING, HoldBook
 from tidegate_router.core.refusal import Refusal
-from tidegate_router.core.request import Ask, Route
 from tidegate_router.core.series import SeriesBook, SeriesKey
 from tidegate_router.core.slot import Slot
 
@@ -85,6 +81,14 @@ def test_of_two_pools_of_one_name_the_newer_is_meant_by_it(make_table, make_work
         assert lookup.build(order).find("ns/a", "m", bare_names=True) == "u-new"
 
 
+def test_a_pool_at_zero_owns_the_names_that_its_table_says(make_table, make_worker):
+    at_zero = make_table(uid="u-a", name="a", models=["m"])
+    assert lookup.build([at_zero]).find("", "m", bare_names=True) == "u-a"
+    served = make_table(make_worker("w", model="n"), uid="u-a", name="a", models=["m"])
+    found = lookup.build([served]).find("", "m", bare_names=True)
+    assert isinstance(found, Refusal), "workers know better"
+
+
 def test_a_pool_that_dropped_a_model_loses_the_name_and_one_without_workers_does_not(
     make_table, make_worker
 ):
@@ -93,81 +97,6 @@ def test_a_pool_that_dropped_a_model_loses_the_name_and_one_without_workers_does
     assert emptied.find("", "m", bare_names=True) == "u-a"
     changed = lookup.build([a_pool(make_table, make_worker, "a", "", "n")], emptied)
     assert isinstance(changed.find("", "m", bare_names=True), Refusal)
-
-
-class Waiters:
-    """A queue of one model, and who was woken."""
-
-    def __init__(self):
-        self.book, self.numbers, self.woken = HoldBook(), count(1), []
-
-    def come(self, revision="r"):
-        return Route(
-            ask=Ask(model="m"), number=next(self.numbers), pool_uid="u", namespace="ns", pool="p",
-            revision=revision, drawn=revision, pinned=False, started_s=0.0, deadline_s=9.0,
-            hold_until_s=1.0, retry=RetryPolicy(),
-        )  # fmt: skip
-
-    def park(self, route):
-        self.book.park(route, lambda: self.woken.append(route.number))
-        return route
-
-
-@pytest.fixture
-def waiters():
-    return Waiters()
-
-
-def test_who_waits_longest_is_woken_first_whatever_the_order_of_parking(waiters):
-    routes = [waiters.come() for _ in range(3)]
-    for route in reversed(routes):
-        waiters.park(route)
-    for _ in range(5):
-        waiters.book.wake_first(routes[0].queue)
-    assert waiters.woken == [1, 2, 3], "each once"
-
-
-def test_a_free_slot_of_one_revision_wakes_nobody_of_another(waiters):
-    waiters.park(waiters.come("r1"))
-    waiters.book.wake_first(("u", "r2", "m"))
-    assert waiters.woken == []
-
-
-def test_a_newcomer_lets_those_wait_first_who_were_not_woken(waiters):
-    early, late = waiters.park(waiters.come()), waiters.come()
-    assert waiters.book.ahead(late)
-    assert not waiters.book.ahead(early)
-    waiters.book.wake_first(early.queue)
-    assert not waiters.book.ahead(late), "the early one is on its way"
-
-
-def test_a_woken_one_that_parks_again_keeps_its_place(waiters):
-    first, second = waiters.park(waiters.come()), waiters.park(waiters.come())
-    waiters.book.wake_first(first.queue)
-    waiters.book.unpark(first)
-    waiters.park(first)
-    waiters.book.wake_first(second.queue)
-    assert waiters.woken == [1, 1]
-
-
-def test_new_tables_wake_everybody_once(waiters):
-    for revision in ("r1", "r1", "r2"):
-        waiters.park(waiters.come(revision))
-    waiters.book.wake_all()
-    waiters.book.wake_all()
-    assert sorted(waiters.woken) == [1, 2, 3]
-
-
-def test_the_queue_is_full_at_its_bound_and_leaves_nothing_behind(waiters):
-    routes = [waiters.park(waiters.come()) for _ in range(MAX_WAITING)]
-    queue = routes[0].queue
-    assert waiters.book.full(queue)
-    assert waiters.book.waiting() == {"u": MAX_WAITING}
-    waiters.book.unpark(routes[5])
-    assert not waiters.book.full(queue)
-    for route in routes:
-        waiters.book.unpark(route)
-    assert (waiters.book.waiting(), waiters.book.anyone(queue)) == ({}, False)
 
 
 def candidates(make_worker, *weights, limit=4, **slots):

@@ -104,7 +104,6 @@ def a_route(*, attempts=2, call=Call.INFER, replayable=True, **fields):
     return Route(
         ask=Ask(model="m", call=call, replayable=replayable), number=1, pool_uid="u",
         namespace="ns", pool="p", revision="r", drawn="r", pinned=False, started_s=0.0,
-        hold_until_s=1.0,
         retry=RetryPolicy(attempts=attempts), **known,
     )  # fmt: skip
 

@@ -441,7 +441,8 @@ async def test_state_shows_what_the_operator_and_a_person_need(served, kit, work
     assert (series["attempts"]["ok"], series["attempts"]["client"]) == (1, 1)
     assert sum(count for _, count in series["attemptLatency"]) == 1
     assert state["queues"][0] == {
-        "namespace": "ml", "pool": "vision", "waiting": 0, "inFlight": 0,
+        "namespace": "ml", "pool": "vision", "waiting": 0, "held": 0, "waitingBytes": 0,
+        "inFlight": 0,
     }  # fmt: skip
     [row] = json.loads((await served.admin("/workers"))[1])
     assert (row["worker"], row["models"][0]["limit"]) == ("w1", 8)

@@ -191,7 +191,7 @@ async def test_a_worker_that_cannot_be_reached_costs_no_request(
 
 async def test_no_worker_at_all_is_said_with_when_to_try_again(router, worker):
     router.serve(worker.routed())
-    router.serve(name="p")
+    router.serve(name="p", policy={"queue": {"noWorkersTtlSeconds": 0.05}})
     code, _, trailers = await failure(router.call())
     assert (code, trailers["x-tidegate-dropped-reason"]) == (Code.UNAVAILABLE, "no-workers")
     assert int(trailers["grpc-retry-pushback-ms"]) > 0
