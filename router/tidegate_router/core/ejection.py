@@ -15,6 +15,7 @@ That is not done where a client would pay for it: after errors of the model, and
 from collections.abc import Iterable
 
 from tidegate_api.routetable import EjectionPolicy
+from tidegate_api.verdict import too_many
 from tidegate_router.core.candidate import Candidate
 from tidegate_router.core.ewma import PeakLatency
 from tidegate_router.core.faults import Outcome
@@ -27,7 +28,7 @@ _MIN_ATTEMPTS = 10
 _MIN_SUCCESS_RATIO = 0.8
 _PEER_FACTOR = 3
 _MIN_PEER_ATTEMPTS = 3
-_CHANCE = 1e-5  # that healthy luck looks like a streak of model errors
+_CHANCE = 1e-5  # that the luck of a worker like its peers looks like a fault
 _GOOD_WHILE = 4  # times the last ejection: then the next one is a first one
 _MAX_DOUBLINGS = 16
 _PANIC_RATIO = 0.5
@@ -43,6 +44,8 @@ def note_failure(slot: Slot, outcome: Outcome, now_s: float) -> None:
     """Count a failed attempt of a slot. A model's error proves that the worker itself runs."""
     if not slot.failures_in_row:
         slot.peers_before = slot.peers.ever()
+    if not slot.tally.lately(now_s)[1]:
+        slot.own_mark, slot.peers_mark = slot.tally.ever(), slot.peers.ever()
     slot.failures_in_row += 1
     slot.faults_in_row = 0 if outcome is Outcome.MODEL_ERROR else slot.faults_in_row + 1
     slot.suspect = outcome in _FREE_TO_TEST
@@ -61,24 +64,40 @@ def verdict(slot: Slot, policy: EjectionPolicy, now_s: float) -> EjectedFor | No
     if slot.failures_in_row >= policy.consecutive_failures and _unlike_peers(slot):
         return EjectedFor.CONSECUTIVE
     ok, failed = slot.tally.lately(now_s)
-    total = ok + failed
-    if total < _MIN_ATTEMPTS or ok >= _MIN_SUCCESS_RATIO * total:
-        return None
-    peers_ok, peers_failed = slot.peers.lately(now_s)
-    others, others_failed = peers_ok + peers_failed - total, peers_failed - failed
-    worse = others > 0 and failed / total >= _PEER_FACTOR * max(0, others_failed) / others
-    return EjectedFor.RATIO if worse else None
+    rare = ok < _MIN_SUCCESS_RATIO * (ok + failed)
+    if ok + failed >= _MIN_ATTEMPTS and rare and _worse_than_peers(slot):
+        return EjectedFor.RATIO
+    return None
+
+
+def _worse_than_peers(slot: Slot) -> bool:
+    """Whether peers failed much less often since this one began to fail.
+
+    What came before would count for whoever had more requests when all began to fail.
+    """
+    own_ok, own_failed = _since(slot.tally, slot.own_mark)
+    ok, failed = _since(slot.peers, slot.peers_mark)
+    ok, failed = ok - own_ok, max(0, failed - own_failed)
+    if ok + failed < _MIN_PEER_ATTEMPTS:
+        return False
+    own_total, total = own_ok + own_failed, ok + failed
+    threefold = own_failed / own_total >= _PEER_FACTOR * failed / total
+    return threefold and too_many(own_failed, own_total, (failed + 0.5) / (total + 1), _CHANCE)
 
 
 def _unlike_peers(slot: Slot) -> bool:
     """Whether peers did well while this one failed in a row, beyond what chance explains."""
-    ok, failed = slot.peers.ever()
-    ok, failed = ok - slot.peers_before[0], failed - slot.peers_before[1] - slot.failures_in_row
-    total = ok + failed
-    if total < _MIN_PEER_ATTEMPTS:
+    ok, failed = _since(slot.peers, slot.peers_before)
+    failed = max(0, failed - slot.failures_in_row)
+    if ok + failed < _MIN_PEER_ATTEMPTS:
         return False
-    ratio = (max(0, failed) + 0.5) / (total + 1)
+    ratio = (failed + 0.5) / (ok + failed + 1)
     return _PEER_FACTOR * ratio <= 1 and ratio**slot.failures_in_row < _CHANCE
+
+
+def _since(tally: Tally, mark: tuple[int, int]) -> tuple[int, int]:
+    ok, failed = tally.ever()
+    return ok - mark[0], failed - mark[1]
 
 
 def has_room(candidate: Candidate, everyone: Iterable[Candidate], policy: EjectionPolicy) -> bool:

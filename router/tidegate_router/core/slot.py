@@ -56,6 +56,8 @@ class Slot:
     tally: Tally = field(default_factory=Tally)
     peers: Tally = field(default_factory=Tally)  # of all workers of the revision and model
     peers_before: tuple[int, int] = (0, 0)  # what they had when the failures in a row began
+    own_mark: tuple[int, int] = (0, 0)  # (ok, failed) when the window's first failure came
+    peers_mark: tuple[int, int] = (0, 0)
     ejection: Ejection = field(default_factory=Ejection)
     series: Series | None = None  # what its attempts are counted in, once there was one
 
