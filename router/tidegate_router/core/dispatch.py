@@ -78,7 +78,7 @@ from tidegate_router.core.request import (
 )
 from tidegate_router.core.retry import POISON_LOSSES, PoisonBook, is_last, may_retry
 from tidegate_router.core.sequences import SequenceBook
-from tidegate_router.core.series import Series, SeriesBook, SeriesKey
+from tidegate_router.core.series import Series, SeriesBook
 
 # Members of an Enum are looked up by a descriptor in Python 3.11: ten times a global's time.
 _OK, _INQUIRY = Outcome.OK, Call.INQUIRY
@@ -256,7 +256,9 @@ class Dispatcher:
         counted = weights.get(route.drawn, 0) > 0 and route.ask.call is not Call.INQUIRY
         if route.attempts == 0 and counted:
             route.accelerator = mine[0].worker.accelerator if mine else ""
-            self.series.of(_series_key(route, route.drawn)).count_attempt(Outcome.UNREACHABLE, 0.0)
+            self.series.of(making.series_key(route, route.drawn)).count_attempt(
+                Outcome.UNREACHABLE, 0.0
+            )
 
     def _rescue(self, route: Route, view: PoolView, now_s: float) -> bool:
         """Move a canary's request to stable if that has a usable worker; a pinned one stays."""
@@ -361,7 +363,7 @@ class Dispatcher:
             view.in_flight -= 1
         series = route.slot.series if route.slot and route.revision == route.drawn else None
         if series is None:
-            series = self.series.of(_series_key(route, route.drawn))
+            series = self.series.of(making.series_key(route, route.drawn))
         series.requests += 1
         if route.last_outcome is _OK:
             bucket = bucket_of(now_s - started_s)
@@ -491,17 +493,6 @@ class Dispatcher:
 
     def _series_of(self, route: Route, attempt: Attempt) -> Series:
         """Return what an attempt is counted in, and remember it in its slot."""
-        series = self.series.of(_series_key(route, route.revision))
+        series = self.series.of(making.series_key(route, route.revision))
         attempt.choice.candidate.slot.series = series
         return series
-
-
-def _series_key(route: Route, revision: str) -> SeriesKey:
-    return SeriesKey(
-        uid=route.pool_uid,
-        namespace=route.namespace,
-        pool=route.pool,
-        revision=revision,
-        model=route.ask.model,
-        accelerator=route.accelerator,
-    )

@@ -8,6 +8,7 @@ import math
 
 from tidegate_router.core.pools import Group, PoolView
 from tidegate_router.core.request import Ask, Attempt, Call, Choice, Route
+from tidegate_router.core.series import SeriesKey
 
 # Members of an Enum are looked up by a descriptor in Python 3.11: ten times a global's time.
 _INFER, _INQUIRY, _STREAM = Call.INFER, Call.INQUIRY, Call.STREAM
@@ -101,3 +102,15 @@ def as_trial(of: Route, made: Attempt, group: Group, now_s: float) -> None:
     known_s = group.patience_s.get(made.accelerator)
     if known_s and of.idempotent and of.ask.replayable and of.ask.call is _INFER:
         made.timeout_s = min(made.timeout_s, known_s)
+
+
+def series_key(route: Route, revision: str) -> SeriesKey:
+    """Return what a route's attempts at a revision are counted under."""
+    return SeriesKey(
+        uid=route.pool_uid,
+        namespace=route.namespace,
+        pool=route.pool,
+        revision=revision,
+        model=route.ask.model,
+        accelerator=route.accelerator,
+    )
