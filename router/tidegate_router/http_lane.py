@@ -39,7 +39,7 @@ _NOBODY_LISTENS = WorkerAnswer(499, [], b"", 0.0)  # what a client that left doe
 _LOOK_S = 0.25
 _BODY_S = 120.0
 _IDENTITY = web.RequestKey("identity", str)
-_METADATA = {
+METADATA = {
     "name": "tidegate-router",
     "version": "0.1.0",
     "extensions": ["classification", "binary_tensor_data", "statistics", "generate"],
@@ -130,7 +130,7 @@ class HttpLane:
                 ready = self.routes.ready and not self.draining
                 return web.Response(status=200 if ready else 503)
             case Target.SERVER:
-                return web.json_response(_METADATA)
+                return web.json_response(METADATA)
             case Target.MODEL_READY:
                 pool = parsed.pool or request.headers.get(names.HEADER_POOL, "")
                 known = report.model_ready(
@@ -179,7 +179,7 @@ class HttpLane:
         call = Call.INQUIRY if parsed.target is Target.INQUIRY else Call.INFER
         if parsed.target in path.STREAM_TARGETS:
             call = Call.STREAM
-        replayable = len(body) <= self._replay_limit(pool, parsed.model)
+        replayable = len(body) <= self.replay_limit(pool, parsed.model)
         digest = hashlib.blake2b(body, digest_size=16).hexdigest() if replayable and body else ""
         return Ask(
             model=parsed.model,
@@ -191,7 +191,8 @@ class HttpLane:
             given=given,
         )
 
-    def _replay_limit(self, pool: str, model: str) -> int:
+    def replay_limit(self, pool: str, model: str) -> int:
+        """Return how large a body may be that is sent again, in bytes."""
         found = self.dispatcher.names.find(pool, model, bare_names=self.dispatcher.bare_names)
         view = self.dispatcher.pools.get(found) if isinstance(found, str) else None
         return view.table.policy.retry.max_body_bytes if view else 0
@@ -207,11 +208,11 @@ class HttpLane:
                 return self._refuse(step, route)
             if step is Step.FORWARD and answer is not None:
                 if ending.outcome is Outcome.OK:
-                    self._copy(route, attempt, work, answer)
+                    self.copy(route, attempt, work, answer)
                 return self._pass_on(route, attempt, answer, request)
             self._count_retry(route)
 
-    def _copy(
+    def copy(
         self, route: Route, attempt: Attempt, work: WorkerRequest, answer: WorkerAnswer
     ) -> None:
         """Offer a request that was answered well for a shadow copy."""
@@ -367,6 +368,9 @@ class HttpLane:
             self._count(route, refusal.http_status)
         response = web.json_response({"error": refusal.message}, status=refusal.http_status)
         response.headers[names.HEADER_DROPPED_REASON] = refusal.reason.value
+        if route is not None:  # whose revision was drawn: its failure
+            response.headers[names.HEADER_REVISION] = route.drawn
+            response.headers[names.HEADER_ATTEMPTS] = str(route.attempts)
         if refusal.retry_after_s is not None:
             response.headers["Retry-After"] = str(max(1, round(refusal.retry_after_s)))
         if refusal.http_status in {400, 408, 413}:

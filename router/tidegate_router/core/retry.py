@@ -59,6 +59,11 @@ class PoisonBook:
 
     _until_s: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def anyone(self) -> bool:
+        """Whether a body may be suspected: without any, no request's hash is needed."""
+        return bool(self._until_s)
+
     def suspect(self, body_hash: str, now_s: float) -> None:
         """Refuse this body from now on."""
         if not body_hash:
