@@ -241,6 +241,8 @@ class Exchange(Sink):
         self._lane.dispatcher.settle(route, attempt, ending, now_s)
         self._lane.dispatcher.release(attempt)
         self._finish(route, answer.status, now_s)
+        if outcome is Outcome.OK and self._lane.mirrors(route):
+            self._lane.slow.mirror.skip(route, attempt)
         if self._chunked:
             self._client.write(LAST)
         self._client.complete()
