@@ -8,6 +8,7 @@ https://www.rfc-editor.org/rfc/rfc9112
 
 import re
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from tidegate_api import names
 from tidegate_api.names import DroppedReason
@@ -146,7 +147,9 @@ def _fields(lines: bytes, *, http11: bool) -> _Fields | Refusal:
         return _bad("a header is no 'name: value' on a line of its own")
     if count > MAX_HEADERS:
         return _bad(f"a head is at most {MAX_HEADERS} headers")
-    pairs, values, tokens = [], {}, set()
+    pairs: list[tuple[bytes, bytes]] = []
+    values: dict[bytes, bytes] = {}
+    tokens: set[bytes] = set()
     for name, padded in found:
         value, key = padded.strip(b" \t"), name.lower()
         if b"_" in key:
@@ -197,15 +200,11 @@ def _length(fields: _Fields, method: bytes) -> int | Refusal | None:
 
 def _head(method: bytes, target: bytes, fields: _Fields, length: int | None) -> Head:
     where, _, query = target.partition(b"?")
-    values, text = fields.values, where.decode("ascii")
-    parsed = path.parse(text)
-    refusal: Refusal | None = None
+    values = fields.values
+    found = path.parse(where.decode("ascii"))
+    parsed = found if isinstance(found, Parsed) else None
     pool = values.get(_POOL, b"").decode("latin-1")
-    if isinstance(parsed, Refusal):
-        refusal, parsed = (None if parsed.http_status == 404 else parsed), None
-    else:
-        named = path.pool_name(pool) if _POOL in values else None
-        refusal = _wrong_method(method, parsed) or (named if isinstance(named, Refusal) else None)
+    refusal = _not_served(method, found, pool if _POOL in values else None)
     if b"#" in query:
         refusal = _bad("a fragment is refused")
     kept = _kept(fields)
@@ -232,12 +231,16 @@ def _head(method: bytes, target: bytes, fields: _Fields, length: int | None) -> 
     )
 
 
-def _wrong_method(method: bytes, parsed: Parsed) -> Refusal | None:
-    wanted = "POST" if parsed.target in path.POST_TARGETS else "GET"
-    if method.decode() == wanted:
-        return None
-    text = f"{parsed.target.value} is a {wanted}"
-    return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
+def _not_served(method: bytes, found: Parsed | Refusal, pool: str | None) -> Refusal | None:
+    """Refuse what a path or a header rules out; an unknown path may be somebody else's."""
+    if isinstance(found, Refusal):
+        return None if found.http_status == HTTPStatus.NOT_FOUND else found
+    wanted = "POST" if found.target in path.POST_TARGETS else "GET"
+    if method.decode() != wanted:
+        text = f"{found.target.value} is a {wanted}"
+        return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
+    named = path.pool_name(pool) if pool is not None else ""
+    return named if isinstance(named, Refusal) else None
 
 
 def _ask(parsed: Parsed, pool: str, pairs: Pairs) -> Ask:
