@@ -95,7 +95,7 @@ class StubWorker:
 
     async def _handle(self, request):
         body = await request.read()
-        headers = [(key.decode(), value.decode()) for key, value in request.raw_headers]
+        headers = [(key.decode(), value.decode("latin-1")) for key, value in request.raw_headers]
         self.seen.append(Seen(request.method, request.raw_path, headers, body))
         if self.answer is not None:
             return await self.answer(request, body)
