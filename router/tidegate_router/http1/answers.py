@@ -38,15 +38,17 @@ class Stamp:
         self.lines = b"Date: %b\r\nServer: tidegate-router\r\n" % date.encode()
 
 
-def marks(attempt: Attempt, attempts: int, identity: bytes, explanation: str) -> bytes:
-    """Return the headers that say who answered."""
-    lines = b"%b: %b\r\n%b: %b\r\n%b: %d\r\n%b: %b\r\n" % (
+def marks(attempt: Attempt, attempts: int) -> bytes:
+    """Return the headers that say who answered, up to the value of the request's id."""
+    return b"%b: %b\r\n%b: %b\r\n%b: %d\r\n%b: " % (
         _WORKER, attempt.worker_name.encode(), _REVISION, attempt.revision.encode(),
-        _ATTEMPTS, attempts, _ID, identity,
+        _ATTEMPTS, attempts, _ID,
     )  # fmt: skip
-    if explanation:
-        lines += b"%b: %b\r\n" % (_EXPLAIN, explanation.encode("latin-1", "replace"))
-    return lines
+
+
+def explained(why: str) -> bytes:
+    """Return the header that says why this worker."""
+    return b"%b: %b\r\n" % (_EXPLAIN, why.encode("latin-1", "replace"))
 
 
 def whole(answer: AnswerHead, body: bytes, lines: bytes) -> bytes:

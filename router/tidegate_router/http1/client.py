@@ -44,7 +44,7 @@ class ClientConnection(asyncio.Protocol, Timed):
     )  # fmt: skip
 
     def __init__(self, lane: "FastLane") -> None:
-        super().__init__()
+        super().__init__(lane.wheel)
         self._lane = lane
         self._transport: asyncio.Transport
         self._state = _State.HEAD
@@ -61,7 +61,7 @@ class ClientConnection(asyncio.Protocol, Timed):
         """Begin to wait for a head."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
         self._lane.connections.add(self)
-        self._lane.wheel.set(self, clock() + IDLE_S)
+        self.set_due(clock() + IDLE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # whatever it was
         """Whoever answers learns that nobody listens."""
@@ -110,7 +110,7 @@ class ClientConnection(asyncio.Protocol, Timed):
         elif self._exchange is not None:
             self._exchange.on_due(now_s)
         elif self._state is _State.DISCARD and self._transport.get_write_buffer_size():
-            self._lane.wheel.set(self, now_s + _DISCARD_S)  # it still reads its answer
+            self.set_due(now_s + _DISCARD_S)  # it still reads its answer
             self._discarded += _DISCARD_BYTES // _SLOW_READER_S
             if self._discarded > _DISCARD_BYTES:
                 self._transport.abort()
@@ -121,10 +121,6 @@ class ClientConnection(asyncio.Protocol, Timed):
         """Close if no request is in progress, nor the beginning of one."""
         if self._state is _State.HEAD and not self._rest:
             self._transport.close()
-
-    def set_due(self, due_s: float) -> None:
-        """Replace the deadline."""
-        self._lane.wheel.set(self, due_s)
 
     def lines(self, *, closing: bool = False) -> bytes:
         """Return what every answer ends with; decides whether the connection stays."""
@@ -158,7 +154,7 @@ class ClientConnection(asyncio.Protocol, Timed):
             self._half_close()
             return
         self._state, self._head = _State.HEAD, None
-        self._lane.wheel.set(self, clock() + IDLE_S)
+        self.set_due(clock() + IDLE_S)
         if self._rest or self._paused:
             self._go_on()
 
@@ -204,7 +200,7 @@ class ClientConnection(asyncio.Protocol, Timed):
             return
         if not self._head_begun:
             self._head_begun = True
-            self._lane.wheel.set(self, clock() + self._lane.head_s)
+            self.set_due(clock() + self._lane.head_s)
         self._rest = data
         refusal = heads.unfinished(data)
         if refusal is not None:
@@ -241,7 +237,7 @@ class ClientConnection(asyncio.Protocol, Timed):
             self._open_upload(head)
         else:
             self._state = _State.BODY
-            self._lane.wheel.set(self, clock() + self._lane.body_s)
+            self.set_due(clock() + self._lane.body_s)
             self._resume()
             if head.expects and not data:
                 refusal = self._lane.unknown(head.ask)
@@ -324,7 +320,7 @@ class ClientConnection(asyncio.Protocol, Timed):
         if self._transport.is_closing():
             return
         self._resume()
-        self._lane.wheel.set(self, clock() + _DISCARD_S)
+        self.set_due(clock() + _DISCARD_S)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:

@@ -397,7 +397,7 @@ class Exchange(Sink):
             self._lane.telemetry.abandoned.inc()
             worker.sink = _Abandoned(self._lane, attempt)
             worker.transport.resume_reading()
-            self._lane.wheel.set(worker, now_s + _ABANDONED_S)
+            worker.set_due(now_s + _ABANDONED_S)
 
     def _refuse(self, refusal: Refusal) -> None:
         route = self._route
@@ -411,8 +411,10 @@ class Exchange(Sink):
         self._lane.count(route, status, now_s)
 
     def _marks(self, route: Route, attempt: Attempt) -> bytes:
-        why = self._lane.dispatcher.explain(route, attempt) if self._head.explain else ""
-        return answers.marks(attempt, route.attempts, self.identity, why)
+        lines = b"%b%b\r\n" % (self._lane.marks(attempt, route.attempts), self.identity)
+        if self._head.explain:
+            lines += answers.explained(self._lane.dispatcher.explain(route, attempt))
+        return lines
 
     def _ending(self, outcome: Outcome, now_s: float, detail: str = "") -> Ending:
         until_s = self._begun_s or now_s

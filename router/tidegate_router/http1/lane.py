@@ -25,6 +25,7 @@ from tidegate_router.http1.wheel import Wheel
 from tidegate_router.http1.workers import Workers
 from tidegate_router.http_lane import METADATA, HttpLane
 from tidegate_router.lane import clock
+from tidegate_router.telemetry import Tally, Times
 
 _log = logging.getLogger(__name__)
 _TICK_S = 1.0
@@ -45,8 +46,15 @@ class FastLane:
         self.wheel, self.heads, self.stamp = Wheel(), HeadBook(), answers.Stamp()
         self.workers = Workers(self.wheel)
         self.connections: set[ClientConnection] = set()
-        self._identities = (os.urandom(8).hex(), count(int.from_bytes(os.urandom(6), "big")))
+        self._identities = (
+            os.urandom(8).hex().encode(),
+            count(int.from_bytes(os.urandom(6), "big")),
+        )
+        # What most requests share, found by one look-up; forgotten every second.
         self._held_bytes: dict[tuple[str, str], int] = {}
+        self._waits: dict[tuple[str, str], Times] = {}
+        self._ends: dict[tuple[str, str, str, int], tuple[Tally, Times]] = {}
+        self._marks: dict[tuple[str, str, int], bytes] = {}
         self._ticking: asyncio.TimerHandle | None = None
         self._runner = web.AppRunner(slow.make_app(), shutdown_timeout=shutdown_s)
 
@@ -81,7 +89,8 @@ class FastLane:
     def _tick(self) -> None:
         self.stamp.renew()
         self.workers.sweep()
-        self._held_bytes.clear()
+        for memo in (self._held_bytes, self._waits, self._ends, self._marks):
+            memo.clear()
         self._ticking = self.loop.call_later(_TICK_S, self._tick)
 
     def foreign_protocol(self) -> Connection:
@@ -94,7 +103,7 @@ class FastLane:
     def new_identity(self) -> bytes:
         """Return an id that no other request of any router has."""
         prefix, numbers = self._identities
-        return b"%b%016x" % (prefix.encode(), next(numbers))
+        return b"%b%016x" % (prefix, next(numbers))
 
     def held_bytes(self, head: Head) -> int:
         """Return how large a body may be that is held whole to be sent again; a second old."""
@@ -151,8 +160,12 @@ class FastLane:
 
     def count_wait(self, route: Route, now_s: float) -> None:
         """Count the time before the first attempt."""
-        labels = (route.namespace, route.pool, route.ask.model)
-        self.telemetry.queue_wait.labels(*labels).observe(now_s - route.started_s)
+        key = (route.pool_uid, route.ask.model)
+        times = self._waits.get(key)
+        if times is None:
+            labels = (route.namespace, route.pool, route.ask.model)
+            times = self._waits[key] = self.telemetry.queue_wait.labels(*labels)
+        times.observe(now_s - route.started_s)
 
     def count_retry(self, route: Route) -> None:
         """Count an attempt after the first."""
@@ -160,10 +173,24 @@ class FastLane:
 
     def count(self, route: Route, status: int, now_s: float) -> None:
         """Count a request's end."""
-        telemetry, model = self.telemetry, route.ask.model
-        labels = (route.namespace, route.pool, model, route.revision)
-        telemetry.requests.labels(*labels, str(status)).inc()
-        telemetry.request_duration.labels(*labels).observe(now_s - route.started_s)
+        key = (route.pool_uid, route.ask.model, route.revision, status)
+        counters = self._ends.get(key)
+        if counters is None:
+            labels = (route.namespace, route.pool, route.ask.model, route.revision)
+            counters = self._ends[key] = (
+                self.telemetry.requests.labels(*labels, str(status)),
+                self.telemetry.request_duration.labels(*labels),
+            )
+        counters[0].inc()
+        counters[1].observe(now_s - route.started_s)
+
+    def marks(self, attempt: Attempt, attempts: int) -> bytes:
+        """Return what `answers.marks` returns."""
+        key = (attempt.worker_name, attempt.revision, attempts)
+        found = self._marks.get(key)
+        if found is None:
+            found = self._marks[key] = answers.marks(attempt, attempts)
+        return found
 
     def p95_s(self, attempt: Attempt, now_s: float) -> float:
         """Return how long the slot of an attempt is held whose request left in part."""

@@ -15,13 +15,21 @@ TICK_S = 0.02
 
 
 class Timed:
-    """What has a deadline. `due_s` may be set to `inf` directly: nothing is due."""
+    """What has one deadline: `due_s`, `inf` for none."""
 
-    __slots__ = ("due_s", "looked_at")
+    __slots__ = ("_wheel", "due_s", "looked_at", "seen_s")
 
-    def __init__(self) -> None:
+    def __init__(self, wheel: "Wheel") -> None:
+        self._wheel = wheel
         self.due_s = inf
+        self.seen_s = inf  # a deadline from then on needs nothing but to be noted
         self.looked_at = -1  # the wheel's slot that holds it; -1: none
+
+    def set_due(self, due_s: float) -> None:
+        """Replace the deadline."""
+        self.due_s = due_s
+        if due_s < self.seen_s:
+            self._wheel.put(self)
 
     @abstractmethod
     def on_due(self, now_s: float) -> None:
@@ -45,28 +53,23 @@ class Wheel:
         if self._handle is not None:
             self._handle.cancel()
 
-    def set(self, timed: Timed, due_s: float) -> None:
-        """Replace a deadline."""
-        timed.due_s = due_s
-        at = timed.looked_at
-        if at < 0 or due_s < (at - 1) * TICK_S:
-            if at >= 0:
-                self._slots[at].pop(timed, None)
-            self._put(timed)
+    def put(self, timed: Timed) -> None:
+        """Look at it when its deadline is due."""
+        if timed.looked_at >= 0:
+            self._slots[timed.looked_at].pop(timed, None)
+        at = timed.looked_at = max(int(timed.due_s / TICK_S), self._turned) + 1
+        timed.seen_s = (at - 1) * TICK_S
+        slot = self._slots.get(at)
+        if slot is None:
+            slot = self._slots[at] = {}
+        slot[timed] = None
 
     def forget(self, timed: Timed) -> None:
         """Drop what ended."""
         timed.due_s = inf
         if timed.looked_at >= 0:
             self._slots[timed.looked_at].pop(timed, None)
-            timed.looked_at = -1
-
-    def _put(self, timed: Timed) -> None:
-        timed.looked_at = max(int(timed.due_s / TICK_S), self._turned) + 1
-        slot = self._slots.get(timed.looked_at)
-        if slot is None:
-            slot = self._slots[timed.looked_at] = {}
-        slot[timed] = None
+            _unseen(timed)
 
     def _turn(self) -> None:
         loop = asyncio.get_running_loop()
@@ -80,7 +83,7 @@ class Wheel:
         self._turned = max(until, self._turned)
         for at in slots:
             for timed in self._slots.pop(at, ()):
-                timed.looked_at = -1
+                _unseen(timed)
                 self._look(timed, now_s)
 
     def _look(self, timed: Timed, now_s: float) -> None:
@@ -88,4 +91,8 @@ class Wheel:
             timed.due_s = inf
             timed.on_due(now_s)
         elif timed.due_s != inf:
-            self._put(timed)
+            self.put(timed)
+
+
+def _unseen(timed: Timed) -> None:
+    timed.looked_at, timed.seen_s = -1, inf

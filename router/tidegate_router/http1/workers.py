@@ -69,7 +69,7 @@ class WorkerConnection(asyncio.Protocol, Timed):
     )  # fmt: skip
 
     def __init__(self, place: "Place") -> None:
-        super().__init__()
+        super().__init__(place.workers.wheel)
         self._place = place
         self.sink: Sink | None = None
         self.sending = False  # a part of the request has still to come from the client

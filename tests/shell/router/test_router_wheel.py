@@ -9,8 +9,8 @@ from tidegate_router.lane import clock
 
 
 class Noting(Timed):
-    def __init__(self, name, called):
-        super().__init__()
+    def __init__(self, wheel, name, called):
+        super().__init__(wheel)
         self.name, self.called = name, called
 
     def on_due(self, now_s):
@@ -37,7 +37,7 @@ async def test_each_is_called_once_and_never_before_its_time(wheel):
     called, start_s = [], clock()
     due = {name: start_s + name * 0.013 for name in range(20)}
     for name, due_s in due.items():
-        wheel.set(Noting(name, called), due_s)
+        Noting(wheel, name, called).set_due(due_s)
     await until(called, 20)
     await asyncio.sleep(3 * TICK_S)  # a second call would come now
     assert sorted(name for name, _ in called) == list(range(20))
@@ -46,28 +46,28 @@ async def test_each_is_called_once_and_never_before_its_time(wheel):
 
 async def test_a_deadline_that_moved_back_is_called_at_the_later_time(wheel):
     called, one = [], None
-    one = Noting("a", called)
+    one = Noting(wheel, "a", called)
     first_s = clock() + 0.03
-    wheel.set(one, first_s)
-    wheel.set(one, first_s + 0.15)
+    one.set_due(first_s)
+    one.set_due(first_s + 0.15)
     await until(called, 1)
     assert called[0][1] >= first_s + 0.15
 
 
 async def test_a_deadline_that_moved_forward_is_called_at_the_earlier_time(wheel):
     called = []
-    one = Noting("a", called)
-    wheel.set(one, clock() + 60)
-    wheel.set(one, clock() + 0.03)
+    one = Noting(wheel, "a", called)
+    one.set_due(clock() + 60)
+    one.set_due(clock() + 0.03)
     await until(called, 1)
     assert sum(len(slot) for slot in wheel._slots.values()) == 0
 
 
 async def test_what_was_forgotten_is_neither_called_nor_kept(wheel):
     called = []
-    gone, other = Noting("gone", called), Noting("other", called)
-    wheel.set(gone, clock() + 0.02)
-    wheel.set(other, clock() + 0.08)
+    gone, other = Noting(wheel, "gone", called), Noting(wheel, "other", called)
+    gone.set_due(clock() + 0.02)
+    other.set_due(clock() + 0.08)
     wheel.forget(gone)
     await until(called, 1)
     assert [name for name, _ in called] == ["other"]
@@ -76,5 +76,5 @@ async def test_what_was_forgotten_is_neither_called_nor_kept(wheel):
 
 async def test_a_deadline_in_the_past_is_called_soon(wheel):
     called = []
-    wheel.set(Noting("a", called), clock() - 5)
+    Noting(wheel, "a", called).set_due(clock() - 5)
     await until(called, 1)
