@@ -34,6 +34,9 @@ class _State(IntEnum):
     GONE = 5  # closed or handed over
 
 
+_TAKING = frozenset({_State.BODY, _State.UPLOAD})
+
+
 class ClientConnection(asyncio.Protocol, Timed):
     """A connection of the public port. Nothing here assumes a plain socket."""
 
@@ -245,7 +248,7 @@ class ClientConnection(asyncio.Protocol, Timed):
                     self._refuse(refusal)
                     return
                 self._transport.write(answers.CONTINUE)
-        if data or length == 0:
+        if (data or length == 0) and self._state in _TAKING:
             self._take(data)
 
     def _open_upload(self, head: Head) -> None:
@@ -281,7 +284,7 @@ class ClientConnection(asyncio.Protocol, Timed):
             self._upload.feed(data)
         else:
             self._hold(data, done)
-        if done and self._state in {_State.BODY, _State.UPLOAD}:
+        if done and self._state in _TAKING:
             self._rest = rest
             self._body_complete()
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from tidegate_api.pool import RevisionWeight
@@ -36,6 +37,17 @@ from tidegate_router.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_S = 10.0
+
+
+_ON_BOTH_LOOPS = {"test_router_fast_lane.py", "test_router_corpus.py"}
+
+
+def pytest_asyncio_loop_factories(item):
+    """Run what is about transports on uvloop too: production's differ at their ends."""
+    loops = {"asyncio": asyncio.new_event_loop}
+    if item.path.name in _ON_BOTH_LOOPS:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 async def eventually(condition):
