@@ -39,7 +39,11 @@ ROOT = Path(__file__).parents[3]
 DEADLINE_S = 10.0
 
 
-_ON_BOTH_LOOPS = {"test_router_fast_lane.py", "test_router_corpus.py"}
+_ON_BOTH_LOOPS = {
+    "test_router_fast_lane.py",
+    "test_router_corpus.py",
+    "test_router_fast_lane_chaos.py",
+}
 
 
 def pytest_asyncio_loop_factories(item):
