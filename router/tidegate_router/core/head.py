@@ -3,6 +3,9 @@
 The whole head is split at once, by rules that leave one reading: what two programs could read
 differently is refused before anything of it reaches a worker. The upstream head is written from
 the parsed parts only (`Head.block`).
+
+Clients repeat themselves: whole heads, first lines and header lines are kept by their bytes, within
+bounds, so that a head is parsed only where it is new (measured: docs/adr/0015).
 https://www.rfc-editor.org/rfc/rfc9112
 """
 
@@ -14,7 +17,6 @@ from tidegate_api import names
 from tidegate_api.names import DroppedReason
 from tidegate_router.core import headers, path
 from tidegate_router.core.path import Parsed, Target
-from tidegate_router.core.pins import Given
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Call
 
@@ -24,9 +26,7 @@ MAX_HEAD_BYTES = 32 * 1024
 Pairs = tuple[tuple[bytes, bytes], ...]
 
 _LINE = re.compile(rb"(GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS) ([\x21-\x7e]+) HTTP/1\.([01])")
-_FIELD = re.compile(  # of a text whose only line ends are CRLF
-    rb"^([!#$%&'*+\-.^`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n", re.MULTILINE
-)
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _HOST = re.compile(rb"[0-9A-Za-z._~:\[\]-]*")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -36,13 +36,14 @@ _PROTOCOL_PREFIX = headers.PROTOCOL_PREFIX.encode()
 _POOL, _EXPLAIN, _ID = (
     name.encode() for name in (names.HEADER_POOL, names.HEADER_EXPLAIN, names.HEADER_REQUEST_ID)
 )
-_MAX_KNOWN = 512
-_MAX_KNOWN_BYTES = 2048
+_MAX_HEADS, _MAX_LINES = 512, 4096
+_MAX_HEAD_KNOWN_BYTES, _MAX_LINE_KNOWN_BYTES = 2048, 512
 _RELAYED = path.POST_TARGETS | {Target.INQUIRY}
+_NOTHING = Ask(model="")
 _CALLS = {Target.INQUIRY: Call.INQUIRY, Target.GENERATE_STREAM: Call.STREAM}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # never changed; freezing it would double what it costs
 class Head:
     """A request's head with one meaning.
 
@@ -78,36 +79,117 @@ class Head:
         return self.length is None or self.length > 0
 
 
+@dataclass(frozen=True, slots=True)
+class _First:
+    """What a request's first line says."""
+
+    method: bytes
+    target: bytes
+    http11: bool
+    parsed: Parsed | None
+    refusal: Refusal | None
+
+
 @dataclass(slots=True)
-class HeadBook:
-    """Heads by their bytes: a client that keeps its connection repeats them to the letter.
+class _Line:
+    """A header line, whatever stands beside it. `text` is the line as we write it."""
 
-    Bounded by count and size; what is not known is parsed, which gives the same.
-    """
-
-    _known: dict[bytes, Head] = field(default_factory=dict)
-
-    def read(self, raw: bytes) -> Head | Refusal:
-        """Return what `parse` returns."""
-        found = self._known.get(raw)
-        if found is not None:
-            return found
-        head = parse(raw)
-        if isinstance(head, Head) and len(raw) <= _MAX_KNOWN_BYTES:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[raw] = head
-        return head
+    key: bytes
+    value: bytes
+    text: bytes
+    pair: tuple[bytes, bytes]
+    given: tuple[str, str]
+    once: bool
+    kept: bool  # a worker may see it, unless Connection names it
 
 
 @dataclass(slots=True)
 class _Fields:
-    """Header fields of one head: `values` by lower-case name, the last one of each."""
+    """The header lines of one head: `values` by lower-case name, the last one of each."""
 
-    pairs: Pairs
+    lines: list[_Line]
     values: dict[bytes, bytes]
-    tokens: frozenset[bytes]  # of Connection, in lower case
-    http11: bool
+    tokens: set[bytes]  # of Connection, in lower case
+
+
+@dataclass(slots=True)
+class HeadBook:
+    """Reads heads and remembers what it read. Bounded by count and size."""
+
+    _heads: dict[bytes, Head] = field(default_factory=dict)
+    _firsts: dict[bytes, _First] = field(default_factory=dict)
+    _lines: dict[bytes, _Line] = field(default_factory=dict)
+
+    def read(self, raw: bytes) -> Head | Refusal:
+        """Parse a head that ends with its empty line, and nothing behind it."""
+        found = self._heads.get(raw)
+        if found is not None:
+            return found
+        head = self._parse(raw)
+        if isinstance(head, Head) and len(raw) <= _MAX_HEAD_KNOWN_BYTES:
+            if len(self._heads) >= _MAX_HEADS:
+                self._heads.clear()
+            self._heads[raw] = head
+        return head
+
+    def _parse(self, raw: bytes) -> Head | Refusal:
+        if len(raw) > MAX_HEAD_BYTES:
+            return _bad(f"a head is at most {MAX_HEAD_BYTES} bytes")
+        lines = raw.split(b"\r\n")
+        first = self._first(lines[0])
+        if isinstance(first, Refusal):
+            return first
+        del lines[0], lines[-2:]
+        fields = self._fields(lines)
+        if isinstance(fields, Refusal):
+            return fields
+        problem = _problem(fields, first.http11)
+        if problem is not None:
+            return problem
+        length = _length(fields, first)
+        return length if isinstance(length, Refusal) else _head(first, fields, length)
+
+    def _first(self, line: bytes) -> _First | Refusal:
+        first = self._firsts.get(line)
+        if first is not None:
+            return first
+        found = _first(line)
+        if isinstance(found, _First) and len(line) <= _MAX_LINE_KNOWN_BYTES:
+            if len(self._firsts) >= _MAX_HEADS:
+                self._firsts.clear()
+            self._firsts[line] = found
+        return found
+
+    def _line(self, raw: bytes) -> _Line | Refusal:
+        found = _line(raw)
+        if isinstance(found, _Line) and len(raw) <= _MAX_LINE_KNOWN_BYTES:
+            if len(self._lines) >= _MAX_LINES:
+                self._lines.clear()
+            self._lines[raw] = found
+        return found
+
+    def _fields(self, lines: list[bytes]) -> _Fields | Refusal:
+        if len(lines) > MAX_HEADERS:
+            return _bad(f"a head is at most {MAX_HEADERS} headers")
+        known, fields = self._lines, _Fields([], {}, set())
+        values = fields.values
+        for raw in lines:
+            line = known.get(raw) or self._line(raw)
+            if isinstance(line, Refusal):
+                return line
+            key = line.key
+            if line.once and key in values:
+                return _bad(f"header {key.decode()} occurs twice")
+            values[key] = line.value
+            if key == b"connection":
+                fields.tokens.update(_tokens(line.value))
+            fields.lines.append(line)
+        return fields
+
+
+def parse(raw: bytes) -> Head | Refusal:
+    """Return what a book that knows nothing reads."""
+    return HeadBook().read(raw)
 
 
 def unfinished(raw: bytes) -> Refusal | None:
@@ -122,150 +204,124 @@ def unfinished(raw: bytes) -> Refusal | None:
     return None
 
 
-def parse(raw: bytes) -> Head | Refusal:
-    """Parse a head that ends with its empty line, and nothing behind it."""
-    if len(raw) > MAX_HEAD_BYTES:
-        return _bad(f"a head is at most {MAX_HEAD_BYTES} bytes")
-    line_end = raw.find(b"\r\n")
-    line = _LINE.fullmatch(raw, 0, line_end) if line_end <= MAX_LINE_BYTES else None
-    if line is None:
+def _first(line: bytes) -> _First | Refusal:
+    found = _LINE.fullmatch(line) if len(line) <= MAX_LINE_BYTES else None
+    if found is None:
         return _bad("the first line must be METHOD /path HTTP/1.1 or 1.0")
-    fields = _fields(raw[line_end + 2 : -2], http11=line[3] == b"1")
-    if isinstance(fields, Refusal):
-        return fields
-    length = _length(fields, line[1])
-    if isinstance(length, Refusal):
-        return length
-    return _head(line[1], line[2], fields, length)
+    method, target, minor = found.groups()
+    where, _, query = target.partition(b"?")
+    known = path.parse(where.decode("ascii"))
+    parsed = known if isinstance(known, Parsed) else None
+    upstream = where if parsed is None else parsed.upstream.encode("ascii")
+    return _First(
+        method=method,
+        target=b"%b?%b" % (upstream, query) if query else upstream,
+        http11=minor == b"1",
+        parsed=parsed,
+        refusal=_bad("a fragment is refused") if b"#" in query else _not_served(method, known),
+    )
 
 
-def _fields(lines: bytes, *, http11: bool) -> _Fields | Refusal:
-    """Split header lines; whatever is no "name: value" makes the counts differ."""
-    found = _FIELD.findall(lines)
-    count = lines.count(b"\n")
-    if len(found) != count or lines.count(b"\r") != count:
-        return _bad("a header is no 'name: value' on a line of its own")
-    if count > MAX_HEADERS:
-        return _bad(f"a head is at most {MAX_HEADERS} headers")
-    pairs: list[tuple[bytes, bytes]] = []
-    values: dict[bytes, bytes] = {}
-    tokens: set[bytes] = set()
-    for name, padded in found:
-        value, key = padded.strip(b" \t"), name.lower()
-        if b"_" in key:
-            return _bad("header names with an underscore are refused")
-        if key in values and key in _ONCE:
-            return _bad(f"header {key.decode()} occurs twice")
-        if len(padded) > MAX_LINE_BYTES:
-            return _bad(f"a header is at most {MAX_LINE_BYTES} bytes")
-        values[key] = value
-        if key == b"connection":
-            tokens.update(token.strip(b" \t") for token in value.lower().split(b","))
-        pairs.append((name, value))
-    return _judged(_Fields(tuple(pairs), values, frozenset(tokens), http11))
+def _line(raw: bytes) -> _Line | Refusal:
+    found = _FIELD.fullmatch(raw) if len(raw) <= MAX_LINE_BYTES else None
+    if found is None:
+        return _bad(f"a header is no 'name: value' of at most {MAX_LINE_BYTES} bytes on one line")
+    name, value = found[1], found[2].strip(b" \t")
+    key = name.lower()
+    if b"_" in key:
+        return _bad("header names with an underscore are refused")
+    return _Line(
+        key=key,
+        value=value,
+        text=b"%b: %b\r\n" % (name, value),
+        pair=(name, value),
+        given=(key.decode("ascii"), value.decode("latin-1")),
+        once=key in _ONCE,
+        kept=key not in _KEPT_FROM_WORKERS and not key.startswith(_PROTOCOL_PREFIX),
+    )
 
 
-def _judged(fields: _Fields) -> _Fields | Refusal:
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip(b" \t") for token in value.lower().split(b",")]
+
+
+def _problem(fields: _Fields, http11: bool) -> Refusal | None:
     values = fields.values
     host = values.get(b"host")
-    if host is None and fields.http11:
+    if host is None and http11:
         return _bad("header Host is missing")
     if host and not _HOST.fullmatch(host):
         return _bad("header Host is no name or address with a port")
     if b"upgrade" in values:
         return _bad("Upgrade is refused")
-    if fields.tokens & _ONCE:
+    if not fields.tokens.isdisjoint(_ONCE):
         return _bad("Connection names a header that is not of the connection")
     if values.get(b"expect", b"100-continue").lower() != b"100-continue":
         return _bad("Expect: only 100-continue is understood")
-    return fields
+    return None
 
 
-def _length(fields: _Fields, method: bytes) -> int | Refusal | None:
+def _length(fields: _Fields, first: _First) -> int | Refusal | None:
     """Return the body's length; None for chunks."""
     coding = fields.values.get(b"transfer-encoding")
     stated = fields.values.get(b"content-length")
     if coding is not None:
-        if not fields.http11 or stated is not None:
+        if not first.http11 or stated is not None:
             return _bad("Transfer-Encoding is refused on HTTP/1.0 and beside Content-Length")
         if coding.lower() != b"chunked":
             return _bad("Transfer-Encoding: only chunked is understood")
     elif stated is not None and not _LENGTH.fullmatch(stated):
         return _bad("Content-Length is no number")
     length = None if coding is not None else int(stated or 0)
-    if method in {b"GET", b"HEAD"} and length != 0:
-        return _bad(f"a {method.decode()} carries no body")
+    if first.method in {b"GET", b"HEAD"} and length != 0:
+        return _bad(f"a {first.method.decode()} carries no body")
     return length
 
 
-def _head(method: bytes, target: bytes, fields: _Fields, length: int | None) -> Head:
-    where, _, query = target.partition(b"?")
-    values = fields.values
-    found = path.parse(where.decode("ascii"))
-    parsed = found if isinstance(found, Parsed) else None
-    pool = values.get(_POOL, b"").decode("latin-1")
-    refusal = _not_served(method, found, pool if _POOL in values else None)
-    if b"#" in query:
-        refusal = _bad("a fragment is refused")
-    kept = _kept(fields)
-    upstream = parsed.upstream.encode("ascii") if parsed is not None else where
+def _head(first: _First, fields: _Fields, length: int | None) -> Head:
+    values, tokens, parsed, refusal = fields.values, fields.tokens, first.parsed, first.refusal
+    pool = values.get(_POOL)
+    if pool is not None and refusal is None:
+        named = path.pool_name(pool.decode("latin-1"))
+        refusal = named if isinstance(named, Refusal) else None
+    kept = [line for line in fields.lines if line.kept and line.key not in tokens]
     given = values.get(_ID, b"")
-    ask = _ask(parsed, pool, fields.pairs) if parsed is not None else Ask(model="")
-    expects = b"expect" in values and fields.http11
     return Head(
-        method=method,
-        target=b"%b?%b" % (upstream, query) if query else upstream,
+        method=first.method,
+        target=first.target,
         parsed=parsed,
-        pairs=kept,
-        block=b"".join([b"%b: %b\r\n" % pair for pair in kept]),
+        pairs=tuple([line.pair for line in kept]),
+        block=b"".join([line.text for line in kept]),
         length=length,
-        http11=fields.http11,
-        keep_alive=b"close" not in fields.tokens
-        and (fields.http11 or b"keep-alive" in fields.tokens),
-        expects=expects,
+        http11=first.http11,
+        keep_alive=b"close" not in tokens and (first.http11 or b"keep-alive" in tokens),
+        expects=b"expect" in values and first.http11,
         relayed=refusal is None and parsed is not None and parsed.target in _RELAYED,
         explain=values.get(_EXPLAIN) == b"true",
         request_id=given if _REQUEST_ID.fullmatch(given) else b"",
-        ask=ask,
+        ask=_NOTHING if parsed is None else _ask(parsed, pool or b"", fields.lines),
         refusal=refusal,
     )
 
 
-def _not_served(method: bytes, found: Parsed | Refusal, pool: str | None) -> Refusal | None:
-    """Refuse what a path or a header rules out; an unknown path may be somebody else's."""
+def _not_served(method: bytes, found: Parsed | Refusal) -> Refusal | None:
+    """Refuse what a path rules out; an unknown one may be somebody else's."""
     if isinstance(found, Refusal):
         return None if found.http_status == HTTPStatus.NOT_FOUND else found
     wanted = "POST" if found.target in path.POST_TARGETS else "GET"
-    if method.decode() != wanted:
-        text = f"{found.target.value} is a {wanted}"
-        return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
-    named = path.pool_name(pool) if pool is not None else ""
-    return named if isinstance(named, Refusal) else None
+    if method.decode() == wanted:
+        return None
+    text = f"{found.target.value} is a {wanted}"
+    return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
 
 
-def _ask(parsed: Parsed, pool: str, pairs: Pairs) -> Ask:
+def _ask(parsed: Parsed, pool: bytes, lines: list[_Line]) -> Ask:
     return Ask(
         model=parsed.model,
         version=parsed.version,
-        pool=parsed.pool or pool,
+        pool=parsed.pool or pool.decode("latin-1"),
         call=_CALLS.get(parsed.target, Call.INFER),
-        given=_given(pairs),
-    )
-
-
-def _given(pairs: Pairs) -> Given:
-    return frozenset(
-        (name.lower().decode("ascii"), value.decode("latin-1")) for name, value in pairs
-    )
-
-
-def _kept(fields: _Fields) -> Pairs:
-    """Return the headers that a worker may see."""
-    gone = _KEPT_FROM_WORKERS | fields.tokens
-    return tuple(
-        pair
-        for pair in fields.pairs
-        if (key := pair[0].lower()) not in gone and not key.startswith(_PROTOCOL_PREFIX)
+        given=frozenset([line.given for line in lines]),
     )
 
 

@@ -215,11 +215,21 @@ def test_a_book_gives_what_parsing_gives_and_stays_small():
     for number in range(2000):
         raw = made(b"X-Request-ID: %d" % number)
         assert book.read(raw) == book.read(raw) == parse(raw)
-    assert len(book._known) <= 512
+    assert len(book._heads) <= 512
+    assert len(book._lines) <= 4096
     long = made(b"A: " + b"b" * 4000)
     assert book.read(long) == parse(long)
-    assert long not in book._known
+    assert long not in book._heads
     assert book.read(LINE + END) == parse(LINE + END)
+
+
+@given(st.lists(st.binary(max_size=30), max_size=6), st.lists(st.binary(max_size=30), max_size=6))
+def test_what_a_book_has_read_before_changes_no_reading(before, lines):
+    book = HeadBook()
+    for line in before:
+        book.read(made(b"A: " + line, line))
+    raw = made(*[b"A: " + line for line in lines])
+    assert book.read(raw) == parse(raw)
 
 
 TOKEN = st.text("abcXYZ019-", min_size=1, max_size=8).map(str.encode)
