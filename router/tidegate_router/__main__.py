@@ -21,6 +21,8 @@ from tidegate_router.core.cache import ResponseCache
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.holds import HoldBook
 from tidegate_router.grpc_lane import GrpcLane
+from tidegate_router.http1 import lane as http1
+from tidegate_router.http1.lane import FastLane
 from tidegate_router.http_lane import HttpLane
 from tidegate_router.settings import Settings
 
@@ -62,7 +64,7 @@ async def _run(read: Settings) -> None:
         stack.push_async_callback(lane.mirror.close)
         grpc = GrpcLane(dispatcher, routes, metrics, read)
         await listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)
-        await listen(stack, lane.make_app(), read.host, read.http_port, _LAST_REQUESTS_S)
+        await http1.listen(stack, FastLane(lane, _LAST_REQUESTS_S), read.host, read.http_port)
         if read.grpc_port >= 0:
             await grpc.start()
             stack.push_async_callback(grpc.stop)

@@ -42,7 +42,7 @@ _NOBODY_LISTENS = WorkerAnswer(499, [], b"", 0.0)  # what a client that left doe
 _LOOK_S = 0.25
 _BODY_S = 120.0
 _IDENTITY = web.RequestKey("identity", str)
-_METADATA = {
+METADATA = {
     "name": "tidegate-router",
     "version": "0.1.0",
     "extensions": ["classification", "binary_tensor_data", "statistics", "generate"],
@@ -136,7 +136,7 @@ class HttpLane:
                 ready = self.routes.ready and not self.draining
                 return web.Response(status=200 if ready else 503)
             case Target.SERVER:
-                return web.json_response(_METADATA)
+                return web.json_response(METADATA)
             case Target.MODEL_READY:
                 pool = parsed.pool or request.headers.get(names.HEADER_POOL, "")
                 known = report.model_ready(
@@ -188,7 +188,7 @@ class HttpLane:
         call = Call.INQUIRY if parsed.target is Target.INQUIRY else Call.INFER
         if parsed.target in path.STREAM_TARGETS:
             call = Call.STREAM
-        replayable = len(body) <= self._replay_limit(pool, parsed.model)
+        replayable = len(body) <= self.replay_limit(pool, parsed.model)
         digest = hashlib.blake2b(body, digest_size=16).hexdigest() if replayable and body else ""
         return Ask(
             model=parsed.model,
@@ -202,7 +202,8 @@ class HttpLane:
             size_bytes=len(body),
         )
 
-    def _replay_limit(self, pool: str, model: str) -> int:
+    def replay_limit(self, pool: str, model: str) -> int:
+        """Return how large a body may be that is sent again, in bytes."""
         found = self.dispatcher.names.find(pool, model, bare_names=self.dispatcher.bare_names)
         view = self.dispatcher.pools.get(found) if isinstance(found, str) else None
         return view.table.policy.retry.max_body_bytes if view else 0
@@ -240,7 +241,7 @@ class HttpLane:
                 return self._refuse(step, route)
             if step is Step.FORWARD and answer is not None:
                 if ending.outcome is Outcome.OK:
-                    self._copy(route, attempt, work, answer)
+                    self.copy(route, attempt, work, answer)
                 response = self._pass_on(route, attempt, answer, request)
                 if flight is not None:
                     response.headers[names.HEADER_CACHE] = "miss"
@@ -248,7 +249,7 @@ class HttpLane:
                 return response
             self._count_retry(route)
 
-    def _copy(
+    def copy(
         self, route: Route, attempt: Attempt, work: WorkerRequest, answer: WorkerAnswer
     ) -> None:
         """Offer a request that was answered well for a shadow copy."""
@@ -409,6 +410,7 @@ class HttpLane:
         response.headers[names.HEADER_DROPPED_REASON] = refusal.reason.value
         if route is not None:
             self._count(route, refusal.http_status)
+            response.headers[names.HEADER_ATTEMPTS] = str(route.attempts)
         if revision := route.drawn if route is not None else refusal.revision:
             response.headers[names.HEADER_REVISION] = revision
         if refusal.retry_after_s is not None:

@@ -43,6 +43,12 @@ class Mirror:
         elif copy is not None:
             self.telemetry.mirrored.labels(copy.value).inc()
 
+    def skip(self, route: Route, answered: Attempt) -> None:
+        """Count a request whose answer was too large to be held, if it would have been copied."""
+        copy = plan_copy(self.dispatcher, route, answered, MAX_BODY_BYTES + 1, clock())
+        if isinstance(copy, Judged):
+            self.telemetry.mirrored.labels(copy.value).inc()
+
     async def close(self) -> None:
         """Give up what is on its way."""
         running = list(self._running)

@@ -18,7 +18,7 @@ HEAD_S = 10.0
 _KEEP_ALIVE_S = 75.0  # longer than tritonclient's pools keep a connection
 _LINE_BYTES = 8190
 _HEADERS = 64
-_BACKLOG = 1024
+BACKLOG = 1024
 _SERVER = "tidegate-router"
 
 
@@ -47,8 +47,8 @@ async def name_server(_request: web.BaseRequest, answer: web.StreamResponse) -> 
     answer.headers["Server"] = _SERVER
 
 
-class _Connection(web.RequestHandler):
-    """One client connection."""
+class Connection(web.RequestHandler):
+    """One client connection, its own from the start or handed over by the fast lane."""
 
     __slots__ = ("_head_due", "_head_s")
 
@@ -114,12 +114,12 @@ class _Connection(web.RequestHandler):
 
 
 class _Site(web.BaseSite):
-    """A listening socket whose connections are `_Connection`s."""
+    """A listening socket whose connections are `Connection`s."""
 
     __slots__ = ("_head_s", "_host", "port")
 
     def __init__(self, runner: web.AppRunner, host: str, port: int, head_s: float) -> None:
-        super().__init__(runner, backlog=_BACKLOG)
+        super().__init__(runner, backlog=BACKLOG)
         self._host, self.port, self._head_s = host, port, head_s
 
     @property
@@ -134,7 +134,7 @@ class _Site(web.BaseSite):
         if manager is None:
             raise RuntimeError("the runner was not set up")
         server = await loop.create_server(
-            lambda: _Connection(manager, loop, self._head_s),
+            lambda: Connection(manager, loop, self._head_s),
             self._host,
             self.port,
             backlog=self._backlog,

@@ -19,23 +19,27 @@ _OURS = frozenset({  # set by the router itself; a client's or worker's value me
 })  # fmt: skip
 _REFRAMED = frozenset({"host", "content-length", "expect"})
 _SECRET = frozenset({names.HEADER_RESTRICTED_KEY})
-_PROTOCOL_PREFIX = "triton-grpc-protocol-"
+PROTOCOL_PREFIX = "triton-grpc-protocol-"
 _VERSIONS = frozenset({(1, 0), (1, 1)})
-_ONCE = frozenset({
+ONCE = frozenset({  # what is acted on: a second one would be another program's first
     "host", "content-length", "content-type", "content-encoding", "transfer-encoding",
     "inference-header-content-length", "expect", names.HEADER_POOL, names.HEADER_EXPLAIN,
     names.HEADER_REQUEST_ID, names.HEADER_TIER,
 })  # fmt: skip
 
 
+KEPT_FROM_WORKERS = _HOP_BY_HOP | _OURS | _REFRAMED | _SECRET
+KEPT_FROM_CLIENTS = _HOP_BY_HOP | _OURS | _SECRET | {"content-length", "date", "server"}
+
+
 def strip_request(headers: Iterable[tuple[str, str]]) -> Pairs:
     """Return a client's headers as a worker may see them: no framing, no hop, no key."""
-    return _strip(headers, _HOP_BY_HOP | _OURS | _REFRAMED | _SECRET)
+    return _strip(headers, KEPT_FROM_WORKERS)
 
 
 def strip_response(headers: Iterable[tuple[str, str]]) -> Pairs:
     """Return a worker's headers as a client may see them; the body is framed anew."""
-    return _strip(headers, _HOP_BY_HOP | _OURS | _SECRET | {"content-length", "date", "server"})
+    return _strip(headers, KEPT_FROM_CLIENTS)
 
 
 def _strip(headers: Iterable[tuple[str, str]], dropped: frozenset[str]) -> Pairs:
@@ -50,7 +54,7 @@ def _strip(headers: Iterable[tuple[str, str]], dropped: frozenset[str]) -> Pairs
     return [
         (name, value)
         for name, value in pairs
-        if name.lower() not in gone and not name.lower().startswith(_PROTOCOL_PREFIX)
+        if name.lower() not in gone and not name.lower().startswith(PROTOCOL_PREFIX)
     ]
 
 
@@ -82,7 +86,7 @@ def _name_problem(seen: dict[str, int]) -> str:
     for name, count in seen.items():
         if "_" in name:
             return "header names with an underscore are refused"
-        if count > 1 and name in _ONCE:
+        if count > 1 and name in ONCE:
             return f"header {name} occurs {count} times"
     return ""
 

@@ -21,7 +21,7 @@ class Call(StrEnum):
     INQUIRY = "inquiry"  # metadata, config, statistics: any worker, no slot, not counted
 
 
-@dataclass(slots=True, kw_only=True, eq=False)  # frozen ones take thrice as long to make
+@dataclass(slots=True, kw_only=True)  # frozen ones take thrice as long to make
 class Ask:
     """What a client wants, in terms common to both protocols. Nobody changes it.
 

@@ -49,6 +49,11 @@ class PoisonBook:
 
     _until_s: dict[Suspect, float] = field(default_factory=dict)
 
+    @property
+    def anyone(self) -> bool:
+        """Whether a body may be suspected: without any, no request's hash is needed."""
+        return bool(self._until_s)
+
     def suspect(self, suspect: Suspect, now_s: float) -> None:
         """Refuse this body from now on; one without a hash never is."""
         if not suspect[-1]:

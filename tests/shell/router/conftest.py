@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from tidegate_api.pool import RevisionWeight
@@ -30,11 +31,27 @@ from tidegate_router.adapters.routes import Routes
 from tidegate_router.adapters.server import listen
 from tidegate_router.adapters.upstream import Upstream
 from tidegate_router.core.dispatch import Dispatcher
+from tidegate_router.http1 import lane as http1
 from tidegate_router.http_lane import HttpLane
 from tidegate_router.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_S = 10.0
+
+
+_ON_BOTH_LOOPS = {
+    "test_router_fast_lane.py",
+    "test_router_corpus.py",
+    "test_router_fast_lane_chaos.py",
+}
+
+
+def pytest_asyncio_loop_factories(item):
+    """Run what is about transports on uvloop too: production's differ at their ends."""
+    loops = {"asyncio": asyncio.new_event_loop}
+    if item.path.name in _ON_BOTH_LOOPS:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 async def eventually(condition):
@@ -94,7 +111,7 @@ class StubWorker:
 
     async def _handle(self, request):
         body = await request.read()
-        headers = [(key.decode(), value.decode()) for key, value in request.raw_headers]
+        headers = [(key.decode(), value.decode("latin-1")) for key, value in request.raw_headers]
         self.seen.append(Seen(request.method, request.raw_path, headers, body))
         if self.answer is not None:
             return await self.answer(request, body)
@@ -159,8 +176,18 @@ def kit():
 class Router:
     """A router in this process, on real sockets."""
 
-    def __init__(self, stack, session, *, max_body_bytes=1024 * 1024, head_s=10.0, body_s=10.0):
+    def __init__(
+        self,
+        stack,
+        session,
+        *,
+        max_body_bytes=1024 * 1024,
+        head_s=10.0,
+        body_s=10.0,
+        slow_lane=False,
+    ):
         self.stack, self.session, self.head_s = stack, session, head_s
+        self.slow_lane = slow_lane  # aiohttp from the first byte of each connection
         self.dispatcher = Dispatcher("test/1", random.Random(7).random)
         self.routes = Routes(self.dispatcher)
         self.upstream = Upstream()
@@ -175,9 +202,13 @@ class Router:
         self.admin_port = await listen(
             self.stack, admin.make_app(self.lane), "127.0.0.1", 0, shutdown_s=1.0
         )
-        self.port = await listen(
-            self.stack, self.lane.make_app(), "127.0.0.1", 0, shutdown_s=1.0, head_s=self.head_s
-        )
+        if self.slow_lane:
+            self.port = await listen(
+                self.stack, self.lane.make_app(), "127.0.0.1", 0, shutdown_s=1.0, head_s=self.head_s
+            )
+        else:
+            self.fast = http1.FastLane(self.lane, shutdown_s=1.0, head_s=self.head_s)
+            self.port = await http1.listen(self.stack, self.fast, "127.0.0.1", 0)
 
     def serve(self, *tables):
         self.routes.restore(list(tables))
