@@ -341,7 +341,7 @@ def test_all_who_wait_for_a_canary_that_went_away_are_served_by_stable(
     harness, make_worker, make_table
 ):
     stable, canary = make_worker("s", revision="old", limit=50), make_worker("c", revision="new")
-    weights = {"old": 50, "new": 50}
+    weights = {"old": 60, "new": 40}
     one = harness(make_table(stable, canary, weights=weights))
     waiting = []
     while len(waiting) < 6:
