@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate_router.core.cache import (
@@ -41,6 +41,7 @@ def test_equal_questions_have_one_key_of_256_bits():
     assert len(cache_key(QUESTION)) == 32
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=6), min_size=8, max_size=8), st.binary(max_size=6), st.data())
 def test_parts_never_run_into_each_other(texts, body, data):
     one = Question(**dict(zip(TEXTS, texts, strict=True)), body=body)
@@ -224,6 +225,7 @@ def test_what_nobody_asks_for_again_is_swept():
     assert len(cache) == 250 - 50, "the expired of the hundred oldest"
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_bytes_add_up_and_everybody_hears_once(seed):
     chance, cache = random.Random(seed), ResponseCache(max_bytes=5000)

@@ -275,6 +275,89 @@ def test_a_lines_memory_goes_with_its_use(harness, make_worker, make_table):
     assert not one.dispatcher.holds._lines
 
 
+def test_a_turn_that_could_not_be_used_costs_its_tier_nothing(harness, make_worker, make_table):
+    even = [{"name": "gold", "weight": 1}, {"name": "bronze", "weight": 1}]
+    policy = {"tiers": even, "trustTierHeader": True, "queue": {"maxWaitSeconds": 60}}
+    one = harness(
+        make_table(
+            make_worker("a", version="1", limit=1),
+            make_worker("b", version="2", limit=1),
+            policy=policy,
+        )
+    )
+    one.next(one.plan(version="1"))
+    running = one.next(one.plan(version="2"))
+    stuck = wait(one, tier="gold", version="1")
+    everybody = [stuck, *(wait(one, tier=tier) for _ in range(40) for tier in ("gold", "bronze"))]
+    served = []
+    for _ in range(20):
+        one.dispatcher.release(running)
+        while ready := [route for route in everybody if route.woken]:
+            found = again(one, ready[0])
+            if isinstance(found, Attempt):
+                running = found
+                served.append(ready[0].tier)
+            else:
+                one.dispatcher.park(ready[0], lambda: None)
+    assert len(served) == 20
+    assert abs(served.count("gold") - served.count("bronze")) <= 2
+
+
+def test_a_slot_that_is_taken_out_of_turn_is_paid_for(harness, make_worker, make_table):
+    even = [{"name": "gold", "weight": 1}, {"name": "bronze", "weight": 1}]
+    policy = {"tiers": even, "trustTierHeader": True, "queue": {"maxWaitSeconds": 60}}
+    one, (running,) = full(harness, make_worker, make_table, policy=policy)
+    gold = [wait(one, tier="gold") for _ in range(10)]
+    bronze = [wait(one, tier="bronze") for _ in range(10)]
+    for hasty in gold[5:]:
+        one.dispatcher.release(running)
+        running = again(one, hasty)  # its timer was faster than the one whose turn it was
+        (slow,) = [route for route in (*gold, *bronze) if route.woken]
+        assert isinstance(again(one, slow), Wait)
+        one.dispatcher.park(slow, lambda: None)
+    turns = []
+    for _ in range(5):
+        one.dispatcher.release(running)
+        (route,) = [route for route in (*gold, *bronze) if route.woken]
+        turns.append(route.tier)
+        running = again(one, route)
+    assert turns.count("bronze") >= 4
+
+
+def test_one_that_waited_and_failed_may_wait_anew(harness, make_worker, make_table):
+    one, (running,) = full(harness, make_worker, make_table)
+    route = wait(one)
+    one.now_s += 0.9
+    one.dispatcher.release(running)
+    attempt = again(one, route)
+    one.apply(make_table(make_worker("a", limit=1), make_worker("b", limit=1), sequence=2))
+    one.next(one.plan())
+    one.now_s += 2
+    one.settle(route, attempt, Outcome.NEVER_RAN, release=False)
+    assert one.next(route).until_s == pytest.approx(one.now_s + 1)
+
+
+def test_all_who_wait_for_a_canary_that_went_away_are_served_by_stable(
+    harness, make_worker, make_table
+):
+    stable, canary = make_worker("s", revision="old", limit=50), make_worker("c", revision="new")
+    weights = {"old": 60, "new": 40}
+    one = harness(make_table(stable, canary, weights=weights))
+    waiting = []
+    while len(waiting) < 6:
+        route = one.plan()
+        if isinstance(one.next(route), Wait):
+            one.dispatcher.park(route, lambda: None)
+            waiting.append(route)
+    assert {route.revision for route in waiting} == {"new"}
+    one.apply(make_table(stable, weights=weights, sequence=2))
+    for route in waiting:
+        assert route.woken
+        attempt = again(one, route)
+        assert attempt.worker_id == "s"
+    assert one.dispatcher.holds.parked == 0
+
+
 class Crowd:
     """Requests of all kinds against a small pool; what they hold must add up at each step."""
 

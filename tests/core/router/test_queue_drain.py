@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate_api.histogram import bucket_of
@@ -73,6 +73,7 @@ def test_half_of_the_workers_gone_is_noticed_within_seconds():
     assert rate.per_s(now_s) == pytest.approx(100.0, rel=0.15)
 
 
+@settings(deadline=None)
 @given(
     st.floats(1e-6, 1e6),
     st.lists(

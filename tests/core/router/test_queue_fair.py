@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate_router.core.queue.fair import Departures, FairQueue, Waiting
@@ -117,6 +117,7 @@ def test_a_tier_earns_nothing_by_being_away():
     assert abs(counts["gold"] - counts["bronze"]) <= 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 20), min_size=2, max_size=4),
     st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=20, max_size=300),
@@ -202,6 +203,7 @@ class Machine:
             assert line.order == sorted(line.order)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_happens_nobody_is_lost_or_woken_twice(seed):
     machine = Machine(seed)
