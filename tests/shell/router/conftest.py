@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,10 +37,13 @@ from tidegate_router.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_S = 10.0
+_INFER = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: a\r\n"
+_MIB = 1024 * 1024
 
 
 _ON_BOTH_LOOPS = {
     "test_router_fast_lane.py",
+    "test_router_fast_lane_bodies.py",
     "test_router_corpus.py",
     "test_router_fast_lane_chaos.py",
 }
@@ -134,6 +137,66 @@ async def breaking(request, _body):
     return web.Response()
 
 
+async def answer_of(reader):
+    """Return (status, headers, body) of the next answer."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    named = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    body = await reader.readexactly(int(named.get("content-length", 0)))
+    return int(head[0].split()[1]), named, body
+
+
+@asynccontextmanager
+async def raw_worker(talk, name="raw"):
+    """A server whose connections run `talk(reader, writer, number)`."""
+    opened, tasks = [], set()
+
+    async def serve(reader, writer):
+        opened.append(writer)
+        task = asyncio.current_task()
+        tasks.add(task)
+        try:
+            await talk(reader, writer, len(opened))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield SimpleNamespace(name=name, port=port, opened=opened)
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+
+
+async def read_request(reader):
+    """Return head and body of one request with a length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    return head, await reader.readexactly(length)
+
+
+def asking(body, *lines):
+    more = b"".join(line + b"\r\n" for line in lines)
+    return _INFER + b"Content-Length: %d\r\n%b\r\n%b" % (len(body), more, body)
+
+
+async def until_stuck(writer, size):
+    """Write until nobody takes more for half a second; return how much was written."""
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < size:
+            writer.write(b"x" * _MIB)
+            sent += _MIB
+            await asyncio.wait_for(writer.drain(), 0.5)
+    return sent
+
+
 def routed(worker, *, model="m", revision="r1", limit=8, port=None, **served):
     more = {key: served.pop(key) for key in ("ready", "draining") if key in served}
     return RoutedWorker(
@@ -164,7 +227,12 @@ def table_of(*workers, name="vision", sequence=1, weights=None, created_at="", p
 def kit():
     """Return what tests build their scenes from."""
     return SimpleNamespace(
+        answer_of=answer_of,
         answering=answering,
+        asking=asking,
+        raw_worker=raw_worker,
+        read_request=read_request,
+        until_stuck=until_stuck,
         breaking=breaking,
         eventually=eventually,
         free_port=free_port,

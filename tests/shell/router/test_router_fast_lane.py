@@ -1,11 +1,8 @@
-"""The fast lane on real sockets: framing, back-pressure, hand-over, and who holds a slot."""
+"""The fast lane on real sockets: framing, hand-over, and who holds a slot."""
 
 import asyncio
-import io
 import json
 import random
-from contextlib import asynccontextmanager, suppress
-from types import SimpleNamespace
 
 import pytest
 
@@ -25,66 +22,6 @@ def served(router, worker, kit):
     return router
 
 
-def asking(body, *lines):
-    more = b"".join(line + b"\r\n" for line in lines)
-    return INFER + b"Content-Length: %d\r\n%b\r\n%b" % (len(body), more, body)
-
-
-async def answer_of(reader):
-    """Return (status, headers, body) of the next answer."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    named = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-    body = await reader.readexactly(int(named.get("content-length", 0)))
-    return int(head[0].split()[1]), named, body
-
-
-@asynccontextmanager
-async def raw_worker(talk, name="raw"):
-    """A server whose connections run `talk(reader, writer, number)`."""
-    opened, tasks = [], set()
-
-    async def serve(reader, writer):
-        opened.append(writer)
-        task = asyncio.current_task()
-        tasks.add(task)
-        try:
-            await talk(reader, writer, len(opened))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            tasks.discard(task)
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        port = server.sockets[0].getsockname()[1]
-        yield SimpleNamespace(name=name, port=port, opened=opened)
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
-
-
-async def read_request(reader):
-    """Return head and body of one request with a length."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-    return head, await reader.readexactly(length)
-
-
-async def until_stuck(writer, size):
-    """Write until nobody takes more for half a second; return how much was written."""
-    sent = 0
-    with suppress(TimeoutError):
-        while sent < size:
-            writer.write(b"x" * MIB)
-            sent += MIB
-            await asyncio.wait_for(writer.drain(), 0.5)
-    return sent
-
-
 async def test_of_pipelined_requests_one_is_in_progress_at_a_time(served, worker, kit):
     busy, most = 0, []
 
@@ -98,50 +35,50 @@ async def test_of_pipelined_requests_one_is_in_progress_at_a_time(served, worker
 
     worker.answer = echo
     async with served.connect() as (reader, writer):
-        writer.write(b"".join(asking(b"%d" % number) for number in range(10)))
-        bodies = [(await answer_of(reader))[2] for _ in range(10)]
+        writer.write(b"".join(kit.asking(b"%d" % number) for number in range(10)))
+        bodies = [(await kit.answer_of(reader))[2] for _ in range(10)]
     assert bodies == [b"%d" % number for number in range(10)]
     assert max(most) == 1
 
 
-async def test_thousands_of_pipelined_probes_are_answered_one_by_one(served):
+async def test_thousands_of_pipelined_probes_are_answered_one_by_one(kit, served):
     async with served.connect() as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 3000)
         for _ in range(3000):
-            assert (await answer_of(reader))[0] == 200
+            assert (await kit.answer_of(reader))[0] == 200
 
 
-async def test_a_head_may_come_byte_by_byte_and_a_body_in_any_pieces(served, worker):
-    raw = asking(b'{"a":1}', b"X-A: 1") + asking(b"[]")
+async def test_a_head_may_come_byte_by_byte_and_a_body_in_any_pieces(kit, served, worker):
+    raw = kit.asking(b'{"a":1}', b"X-A: 1") + kit.asking(b"[]")
     async with served.connect() as (reader, writer):
         for at in range(len(raw)):
             writer.write(raw[at : at + 1])
             await writer.drain()
-        assert (await answer_of(reader))[0] == 200
-        assert (await answer_of(reader))[0] == 200
+        assert (await kit.answer_of(reader))[0] == 200
+        assert (await kit.answer_of(reader))[0] == 200
     assert [one.body for one in worker.seen] == [b'{"a":1}', b"[]"]
 
 
-async def test_another_path_is_handed_over_and_inference_goes_on_there(served, worker):
+async def test_another_path_is_handed_over_and_inference_goes_on_there(kit, served, worker):
     async with served.connect() as (reader, writer):
-        writer.write(asking(b"1"))
-        assert (await answer_of(reader))[0] == 200
+        writer.write(kit.asking(b"1"))
+        assert (await kit.answer_of(reader))[0] == 200
         assert len(served.fast.connections) == 1
         writer.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
-        status, headers, _ = await answer_of(reader)
+        status, headers, _ = await kit.answer_of(reader)
         assert (status, headers["x-tidegate-dropped-reason"]) == (404, "not-allowed")
         assert len(served.fast.connections) == 0
-        writer.write(asking(b"2"))
-        status, headers, _ = await answer_of(reader)
+        writer.write(kit.asking(b"2"))
+        status, headers, _ = await kit.answer_of(reader)
         assert (status, headers["x-tidegate-worker"]) == (200, "w1")
     assert [one.body for one in worker.seen] == [b"1", b"2"]
 
 
-async def test_a_hand_over_waits_for_the_answer_before_it(served, worker):
+async def test_a_hand_over_waits_for_the_answer_before_it(kit, served, worker):
     other = b"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
     async with served.connect() as (reader, writer):
-        writer.write(asking(b"1") + other + asking(b"2"))
-        found = [await answer_of(reader) for _ in range(3)]
+        writer.write(kit.asking(b"1") + other + kit.asking(b"2"))
+        found = [await kit.answer_of(reader) for _ in range(3)]
     assert [status for status, _, _ in found] == [200, 404, 200]
     assert [one.body for one in worker.seen] == [b"1", b"2"]
 
@@ -150,189 +87,11 @@ async def test_a_hand_over_waits_until_a_large_answer_was_read(served, worker, k
     body = random.Random(1).randbytes(8 * MIB)
     worker.answer = kit.answering(200, body)
     async with served.connect() as (reader, writer):
-        writer.write(asking(b"1") + b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write(kit.asking(b"1") + b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
         await kit.eventually(lambda: worker.seen)
-        status, _, got = await answer_of(reader)
+        status, _, got = await kit.answer_of(reader)
         assert (status, got == body) == (200, True)
-        assert (await answer_of(reader))[0] == 404
-
-
-@pytest.mark.parametrize("chunked", [False, True], ids=["with-a-length", "in-chunks"])
-async def test_a_large_body_is_passed_on_and_its_framing_is_our_own(
-    start_router, worker, kit, chunked
-):
-    router = await start_router(max_body_bytes=64 * MIB)
-    router.serve(kit.table(kit.routed(worker)))
-    body = random.Random(3).randbytes(5 * MIB + 7)
-
-    async def pieces():
-        for at in range(0, len(body), 100_003):
-            yield body[at : at + 100_003]
-
-    answer, _ = await router.infer(pieces() if chunked else io.BytesIO(body))
-    assert answer.status == 200
-    [seen] = worker.seen
-    assert seen.body == body
-    assert seen.header("content-length") == ([] if chunked else [str(len(body))])
-    assert seen.header("transfer-encoding") == (["chunked"] if chunked else [])
-    await kit.eventually(lambda: router.in_flight("w1") == 0)
-
-
-async def test_a_worker_that_does_not_read_stops_its_client(start_router, kit):
-    router, gate, body = await start_router(max_body_bytes=256 * MIB), asyncio.Event(), 96 * MIB
-
-    async def slow(reader, writer, _number):
-        await reader.readuntil(b"\r\n\r\n")
-        await gate.wait()
-        left = body
-        while left:
-            left -= len(await reader.read(MIB))
-        writer.write(OK + b"Content-Length: 0\r\n\r\n")
-        await writer.drain()
-
-    async with raw_worker(slow) as raw:
-        router.serve(kit.table(kit.routed(raw)))
-        async with router.connect() as (reader, writer):
-            writer.write(INFER + b"Content-Length: %d\r\n\r\n" % body)
-            sent = await until_stuck(writer, body)
-            assert sent < body // 2  # what the sockets of the system hold
-            gate.set()
-            await writer.drain()
-            for _ in range(sent, body, MIB):
-                writer.write(b"x" * MIB)
-                await writer.drain()
-            assert (await answer_of(reader))[0] == 200
-
-
-async def test_a_client_that_does_not_read_stops_its_worker(served, kit):
-    size, stuck = 96 * MIB, asyncio.get_running_loop().create_future()
-
-    async def fast(reader, writer, _number):
-        await read_request(reader)
-        writer.write(OK + b"Content-Length: %d\r\n\r\n" % size)
-        sent = await until_stuck(writer, size)
-        stuck.set_result(sent)
-        await writer.drain()
-        for _ in range(sent, size, MIB):
-            writer.write(b"x" * MIB)
-            await writer.drain()
-
-    async with raw_worker(fast) as raw:
-        served.serve(kit.table(kit.routed(raw), sequence=2))
-        reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=MIB)
-        writer.write(asking(b"{}"))
-        assert await stuck < size // 2
-        await reader.readuntil(b"\r\n\r\n")
-        left = size
-        while left:
-            piece = await reader.read(MIB)
-            assert piece
-            left -= len(piece)
-        writer.close()
-
-
-async def test_a_client_that_leaves_in_mid_upload_ends_the_workers_request(start_router, kit):
-    router, ended = await start_router(max_body_bytes=64 * MIB), asyncio.Event()
-
-    async def reading(reader, _writer, _number):
-        while await reader.read(MIB):
-            pass
-        ended.set()
-
-    async with raw_worker(reading) as raw:
-        router.serve(kit.table(kit.routed(raw)))
-        async with router.connect() as (_, writer):
-            writer.write(INFER + b"Content-Length: %d\r\n\r\n" % (4 * MIB) + b"x" * 2 * MIB)
-            await kit.eventually(lambda: raw.opened)
-            assert router.in_flight("raw") == 1
-        async with asyncio.timeout(5):
-            await ended.wait()
-        await kit.eventually(lambda: router.in_flight("raw") == 0)
-
-
-async def test_a_slow_upload_is_the_clients_fault(start_router, kit):
-    router = await start_router(max_body_bytes=64 * MIB)
-
-    async def reading(reader, _writer, _number):
-        while await reader.read(MIB):
-            pass
-
-    async with raw_worker(reading) as raw:
-        router.serve(kit.table(kit.routed(raw), policy={"timeoutSeconds": 0.3}))
-        async with router.connect() as (reader, writer):
-            writer.write(INFER + b"Content-Length: %d\r\n\r\n" % (4 * MIB) + b"x" * 1000)
-            status, headers, _ = await answer_of(reader)
-        assert (status, headers["connection"]) == (408, "close")
-        await kit.eventually(lambda: router.in_flight("raw") == 0)
-        series = json.loads((await router.admin("/v1/state"))[1])["series"][0]
-        assert series["attempts"].get("timeout", 0) == 0
-
-
-async def test_an_answer_before_the_end_of_an_upload_reaches_the_client(start_router, kit):
-    router = await start_router(max_body_bytes=64 * MIB)
-
-    async def early(reader, writer, _number):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\nno")
-        await writer.drain()
-        await reader.read()
-
-    async with raw_worker(early) as raw:
-        router.serve(kit.table(kit.routed(raw)))
-        async with router.connect() as (reader, writer):
-            writer.write(INFER + b"Content-Length: %d\r\n\r\n" % (4 * MIB) + b"x" * 1000)
-            status, headers, body = await answer_of(reader)
-            assert (status, body, headers["connection"]) == (400, b"no", "close")
-            assert await reader.read() == b""
-
-
-async def test_a_body_over_the_limit_in_chunks_is_413_in_mid_way(start_router, worker, kit):
-    router = await start_router(max_body_bytes=3 * MIB)
-    router.serve(kit.table(kit.routed(worker)))
-    async with router.connect() as (reader, writer):
-        writer.write(INFER + b"Transfer-Encoding: chunked\r\n\r\n")
-        for _ in range(3):
-            writer.write(b"100000\r\n" + b"x" * MIB + b"\r\n")
-        writer.write(b"1\r\nx\r\n")
-        status, headers, _ = await answer_of(reader)
-    assert (status, headers["x-tidegate-dropped-reason"]) == (413, "too-large")
-    await kit.eventually(lambda: router.in_flight("w1") == 0)
-    assert worker.seen == []
-
-
-async def test_after_an_early_answer_what_still_comes_is_read_for_a_while(served, kit):
-    async with served.connect() as (reader, writer):
-        writer.write(INFER + b"Content-Length: 99999999\r\n\r\n")
-        assert (await answer_of(reader))[0] == 413
-        [connection] = served.fast.connections
-        writer.write(b"x" * 100_000)
-        await kit.eventually(lambda: connection._discarded == 100_000)
-        assert await reader.read() == b""
-        await kit.eventually(lambda: not served.fast.connections)  # a second later
-
-
-async def test_100_continue_is_said_after_admission_only(served, worker):
-    async with served.connect() as (reader, writer):
-        writer.write(
-            INFER.replace(b"/m/", b"/none/") + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
-        )
-        status, headers, _ = await answer_of(reader)
-    assert (status, headers["connection"]) == (404, "close")
-    assert worker.seen == []
-
-
-async def test_100_continue_of_a_large_body_is_said_when_a_worker_takes_it(
-    start_router, worker, kit
-):
-    router = await start_router(max_body_bytes=64 * MIB)
-    router.serve(kit.table(kit.routed(worker)))
-    async with router.connect() as (reader, writer):
-        writer.write(INFER + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (2 * MIB))
-        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
-        assert router.in_flight("w1") == 1
-        writer.write(b"x" * 2 * MIB)
-        assert (await answer_of(reader))[0] == 200
-    assert worker.seen[0].header("expect") == []
+        assert (await kit.answer_of(reader))[0] == 404
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
@@ -342,12 +101,12 @@ async def test_an_answer_may_come_in_any_pieces_after_interim_ones(served, kit, 
 
     async def talk(reader, writer, _number):
         while True:
-            await read_request(reader)
+            await kit.read_request(reader)
             for at in range(0, len(interim + chunks), size):
                 writer.write((interim + chunks)[at : at + size])
                 await writer.drain()
 
-    async with raw_worker(talk) as raw:
+    async with kit.raw_worker(talk) as raw:
         served.serve(kit.table(kit.routed(raw), sequence=2))
         for _ in range(3):
             answer, body = await served.infer()
@@ -371,12 +130,12 @@ async def test_an_answer_with_two_readings_is_the_workers_fault(router, start_wo
     good = await start_worker("good")
 
     async def talk(reader, writer, _number):
-        await read_request(reader)
+        await kit.read_request(reader)
         writer.write(answer)
         await writer.drain()
         await reader.read()
 
-    async with raw_worker(talk) as raw:
+    async with kit.raw_worker(talk) as raw:
         router.serve(kit.table(kit.routed(raw), kit.routed(good)))
 
         async def reached():
@@ -390,11 +149,11 @@ async def test_an_answer_with_two_readings_is_the_workers_fault(router, start_wo
 async def test_what_a_worker_sends_behind_its_answer_is_nobodys(served, kit, caplog):
     async def talk(reader, writer, number):
         while True:
-            _, body = await read_request(reader)
+            _, body = await kit.read_request(reader)
             answer = OK + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
             writer.write(answer + (OK + b"Content-Length: 6\r\n\r\nforged" if number == 1 else b""))
 
-    async with raw_worker(talk) as raw:
+    async with kit.raw_worker(talk) as raw:
         served.serve(kit.table(kit.routed(raw), sequence=2))
         for body in (b"1", b"2", b"3"):
             assert (await served.infer(body))[1] == body
@@ -406,10 +165,10 @@ async def test_what_a_worker_sends_behind_its_answer_is_nobodys(served, kit, cap
 async def test_bytes_on_an_idle_connection_close_it(served, kit, caplog):
     async def talk(reader, writer, _number):
         while True:
-            _, body = await read_request(reader)
+            _, body = await kit.read_request(reader)
             writer.write(OK + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
 
-    async with raw_worker(talk) as raw:
+    async with kit.raw_worker(talk) as raw:
         served.serve(kit.table(kit.routed(raw), sequence=2))
         assert (await served.infer(b"1"))[1] == b"1"
         raw.opened[0].write(OK + b"Content-Length: 6\r\n\r\nforged")
@@ -424,12 +183,12 @@ async def test_a_connection_that_was_idle_for_half_a_minute_is_closed_by_us(serv
     ended = asyncio.Event()
 
     async def talk(reader, writer, _number):
-        _, body = await read_request(reader)
+        _, body = await kit.read_request(reader)
         writer.write(OK + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         assert await reader.read() == b""
         ended.set()
 
-    async with raw_worker(talk) as raw:
+    async with kit.raw_worker(talk) as raw:
         served.serve(kit.table(kit.routed(raw), sequence=2))
         await served.infer(b"1")
         [idle] = served.fast.workers.place("127.0.0.1", raw.port).idle
@@ -446,14 +205,14 @@ async def test_a_worker_that_goes_on_alone_holds_its_slot_and_then_its_connectio
 
     async def talk(reader, writer, _number):
         while True:
-            _, body = await read_request(reader)
+            _, body = await kit.read_request(reader)
             await gate.wait()
             writer.write(OK + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
 
-    async with raw_worker(talk) as raw:
+    async with kit.raw_worker(talk) as raw:
         served.serve(kit.table(kit.routed(raw), sequence=2))
         async with served.connect() as (_, writer):
-            writer.write(asking(b"left"))
+            writer.write(kit.asking(b"left"))
             await kit.eventually(lambda: raw.opened)
         await kit.eventually(lambda: not served.fast.connections)
         assert served.in_flight("raw") == 1
@@ -479,7 +238,7 @@ async def test_one_who_leaves_while_waiting_gives_up_the_place(router, start_wor
     first = asyncio.create_task(router.infer())
     await kit.eventually(lambda: worker.seen)
     async with router.connect() as (_, writer):
-        writer.write(asking(b"leaves"))
+        writer.write(kit.asking(b"leaves"))
         await kit.eventually(lambda: sum(router.dispatcher.holds.waiting().values()) == 1)
     await kit.eventually(lambda: not router.dispatcher.holds.waiting())
     gate.set()
@@ -508,13 +267,13 @@ async def test_a_refusal_names_the_revision_that_was_drawn(router, start_worker,
         pytest.param(b"1.1", b"X: y", True, id="1.1"),
     ],
 )
-async def test_a_connection_ends_when_either_side_says_so(served, version, line, kept):
+async def test_a_connection_ends_when_either_side_says_so(kit, served, version, line, kept):
     async with served.connect() as (reader, writer):
-        writer.write(asking(b"{}", line).replace(b"HTTP/1.1", b"HTTP/" + version))
-        _, headers, _ = await answer_of(reader)
+        writer.write(kit.asking(b"{}", line).replace(b"HTTP/1.1", b"HTTP/" + version))
+        _, headers, _ = await kit.answer_of(reader)
         if kept:
-            writer.write(asking(b"{}"))
-            assert (await answer_of(reader))[0] == 200
+            writer.write(kit.asking(b"{}"))
+            assert (await kit.answer_of(reader))[0] == 200
         else:
             assert await reader.read() == b""
     said = headers.get("connection")
@@ -531,12 +290,12 @@ async def test_a_stream_to_a_client_of_http_1_0_ends_with_its_connection(served,
     assert body == b"data: 1\n\n"
 
 
-async def test_a_refused_head_request_has_no_body(served):
+async def test_a_refused_head_request_has_no_body(kit, served):
     async with served.connect() as (reader, writer):
-        writer.write(b"HEAD /v2/models/m HTTP/1.1\r\nHost: a\r\n\r\n" + asking(b"{}"))
+        writer.write(b"HEAD /v2/models/m HTTP/1.1\r\nHost: a\r\n\r\n" + kit.asking(b"{}"))
         head = await reader.readuntil(b"\r\n\r\n")
         assert b" 405 " in head
-        assert (await answer_of(reader))[0] == 200
+        assert (await kit.answer_of(reader))[0] == 200
 
 
 async def test_at_its_end_the_lane_closes_idle_connections_and_answers_what_is_in_flight(
@@ -554,16 +313,16 @@ async def test_at_its_end_the_lane_closes_idle_connections_and_answers_what_is_i
         served.connect() as (busy, asks),
         served.connect() as (handed, other),
     ):
-        asks.write(asking(b"{}"))
+        asks.write(kit.asking(b"{}"))
         other.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert (await answer_of(handed))[0] == 404
+        assert (await kit.answer_of(handed))[0] == 404
         await kit.eventually(lambda: worker.seen)
         served.lane.draining = True
         ending = asyncio.create_task(served.fast.stop())
         assert await idle.read() == b""
         assert await handed.read() == b""
         gate.set()
-        status, headers, body = await answer_of(busy)
+        status, headers, body = await kit.answer_of(busy)
         assert (status, headers["connection"], body) == (200, "close", b"late")
         await ending
 
