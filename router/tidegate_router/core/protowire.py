@@ -28,10 +28,13 @@ class Named:
     version: str = ""
 
 
-def scan(message: bytes) -> Named:
-    """Return the model that a request names; WireError for what is no protobuf, or no name."""
-    found = _fields(message, (_NAME, _VERSION))
-    if any(len(value) > MAX_NAME_BYTES for value in found.values()):
+def scan(message: bytes, following_bytes: int = 0) -> Named:
+    """Return the model that a request names; WireError for what is no protobuf, or no name.
+
+    `following_bytes`: how much of the message comes after `message`, which is its beginning.
+    """
+    found = _fields(message, (_NAME, _VERSION), following_bytes)
+    if found and max(map(len, found.values())) > MAX_NAME_BYTES:
         raise WireError(f"a name is longer than {MAX_NAME_BYTES} bytes")
     try:
         return Named(found.get(_NAME, b"").decode(), found.get(_VERSION, b"").decode())
@@ -120,25 +123,37 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _fields(message: bytes, numbers: Collection[int]) -> dict[int, bytes]:
-    """Return the length-delimited fields of these numbers that begin within SCAN_BYTES."""
+def _fields(message: bytes, numbers: Collection[int], following_bytes: int = 0) -> dict[int, bytes]:
+    """Return the length-delimited fields of these numbers that begin within SCAN_BYTES.
+
+    Every request is read here: numbers of one byte are taken without a call.
+    """
     found: dict[int, bytes] = {}
     at, end = 0, len(message)
-    while at < min(end, SCAN_BYTES):
-        tag, at = _varint(message, at)
-        number, kind = tag >> 3, tag & 7
-        if number == 0:
+    stop, last = min(end, SCAN_BYTES), end + following_bytes
+    while at < stop:
+        tag = message[at]
+        at += 1
+        if tag > 0x7F:
+            tag, at = _varint(message, at - 1)
+        if tag < 8:
             raise WireError("field number 0")
-        if kind == _LENGTH:
-            size, at = _varint(message, at)
-            if at + size > end:
-                raise WireError("a field is longer than its message")
-            if number in numbers:
-                found[number] = message[at : at + size]
-            at += size
+        if tag & 7 != _LENGTH:
+            at = _skip(message, at, tag & 7)
+            continue
+        if at < end and message[at] < 0x80:
+            size = message[at]
+            at += 1
         else:
-            at = _skip(message, at, kind)
-    if at > end:
+            size, at = _varint(message, at)
+        begin, at = at, at + size
+        if at > last:
+            raise WireError("a field is longer than its message")
+        if tag >> 3 in numbers:
+            found[tag >> 3] = message[begin:at]
+            if at > end:
+                raise WireError("a name goes on beyond what is read")
+    if at > last:
         raise WireError("the message ends inside a field")
     return found
 
