@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 SCAN_BYTES = 64 * 1024  # the names must begin within this much
 MAX_NAME_BYTES = 256
+MAX_ERROR_BYTES = 16 * 1024  # of a stream's answer that says that nothing ran
 _NAME, _VERSION, _ERROR = 1, 2, 1
+_PARAMETERS, _KEY, _VALUE, _SEQUENCE = 4, 1, 2, b"sequence_id"
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 
@@ -48,6 +50,35 @@ def stream_error(message: bytes) -> str:
         return _fields(message, (_ERROR,)).get(_ERROR, b"").decode("utf-8", "replace")
     except WireError:
         return ""
+
+
+def sequence(message: bytes) -> str:
+    """Return the id of the sequence that an inference request is part of, empty if of none.
+
+    It is parameter `sequence_id` (Triton's sequence extension), a number or a text; 0 is none.
+    """
+    if message.find(_SEQUENCE, 0, SCAN_BYTES) < 0:
+        return ""
+    found = ""
+    try:
+        for one in fields(message):
+            if one.number == _PARAMETERS and one.is_bytes:
+                found = _sequence_value(one.data) or found
+    except WireError:
+        return found
+    return found
+
+
+def _sequence_value(entry: bytes) -> str:
+    parts = {one.number: one for one in fields(entry)}
+    key, value = parts.get(_KEY), parts.get(_VALUE)
+    if key is None or value is None or key.data != _SEQUENCE:
+        return ""
+    for one in fields(value.data):
+        if one.is_bytes:
+            return one.data[:MAX_NAME_BYTES].decode("utf-8", "replace")
+        return str(one.varint) if one.varint else ""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

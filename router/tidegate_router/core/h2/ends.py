@@ -9,6 +9,7 @@ from tidegate_router.core.h2.hpack import Fields, Memo
 from tidegate_router.core.h2.link import Link, Stream
 
 T = TypeVar("T")
+_LAST_ID = frames.LAST_STREAM - 2
 
 
 class ServerLink(Link, Generic[T]):
@@ -64,6 +65,14 @@ class ServerLink(Link, Generic[T]):
             return
         self.opened(head, stream_id, end=end)
 
+    def half_ended(self, stream: Stream) -> None:
+        """An answer is complete: what its request still has to say is of no use."""
+        stream.sending = False
+        if stream.receiving:
+            self.drop(stream, Code.NO_ERROR)
+        else:
+            self.forget(stream)
+
     def refuse(self, stream_id: int, code: Code, *, end: bool) -> None:
         """Reset a stream that is not taken on."""
         if not end:
@@ -77,6 +86,10 @@ class ServerLink(Link, Generic[T]):
             raise StreamFault(Code.PROTOCOL_ERROR, "a second head that does not end the stream")
         stream.receiving = False
         stream.on_data(b"", end=True)
+
+    def accepts(self) -> bool:
+        """Whether new streams are still taken."""
+        return self._goaway_last == frames.LAST_STREAM
 
     def announce_end(self) -> None:
         """First GOAWAY of a drain: streams that are on their way are still taken."""
@@ -132,3 +145,7 @@ class ClientLink(Link, Generic[T]):
         if end:
             stream.receiving = False
         self.answered(stream, head, end=end)
+
+    def room(self) -> bool:
+        """Whether one more stream may be opened now."""
+        return not self.dead and len(self.streams) < self.max_streams and self.next_id < _LAST_ID

@@ -43,8 +43,8 @@ class ClientHead:
 
     `malformed`: no HTTP/2 request at all (the stream is reset). `unusable` says what else makes it
     one that nobody can be asked. `forwarded`: what a worker sees of it, encoded, without
-    pseudo-headers, `te`, the deadline and the id. `accepts` tells whether that has
-    grpc-accept-encoding in it, which `plain` has not.
+    pseudo-headers, `te`, the deadline and the id. `plain` is the same without
+    grpc-accept-encoding. `identity`: the client's id, encoded.
     """
 
     path: bytes = b""
@@ -170,7 +170,7 @@ def _act(head: ClientHead, acted: dict[bytes, bytes]) -> None:
     head.explain = get(_EXPLAIN) == b"true"
     identity = get(_IDENTITY, b"")
     if identity and _REQUEST_ID.fullmatch(identity):
-        head.identity = identity
+        head.identity = literal(_IDENTITY, identity)
     if get(b"te", b"trailers") != b"trailers":
         head.malformed = "te: only trailers is allowed"
     timeout = get(b"grpc-timeout")
@@ -225,9 +225,9 @@ def read_answer(fields: Fields) -> WorkerHead:
         if name == b":status":
             head.http_status = int(value) if value.isdigit() and len(value) == 3 else 0
         elif name == b"grpc-status":
-            head.code = int(value) if value.isdigit() and len(value) <= 3 else status.NUMBERS[
-                "UNKNOWN"
-            ]
+            head.code = (
+                int(value) if value.isdigit() and len(value) <= 3 else status.NUMBERS["UNKNOWN"]
+            )
         elif name == b"grpc-message":
             head.message = value
         elif not _problem(name, value) and _passes(name, request=False):

@@ -43,6 +43,9 @@ class Stream:
         self.unsent: deque[bytes] | None = None
         self.tail: bytes | None = None
 
+    def begin(self, *, end: bool) -> None:
+        """A client opened it; `end`: without anything to follow."""
+
     def on_data(self, data: bytes, *, end: bool) -> None:
         """Take DATA; `credit` it once it went on."""
 
@@ -51,7 +54,7 @@ class Stream:
         return True
 
     def on_sent(self, size_bytes: int) -> None:
-        """So much of `unsent` left."""
+        """So much of what was given to `send_data` left."""
 
     def credit(self, size_bytes: int) -> None:
         """Let the other side send as much again."""
@@ -67,8 +70,9 @@ class Link:
     """What both sides share. `clock` gives monotonic seconds."""
 
     __slots__ = ("_controls", "_empties", "_initial_bytes", "_owed_bytes", "_partial", "_resets",
-                 "_rest", "_room_bytes", "_started", "_waiting", "blocked", "clock", "control_count",
-                 "dead", "dying", "out", "owes_size", "streams", "window_bytes")  # fmt: skip
+                 "_pinged_at", "_rest", "_room_bytes", "_started", "_waiting", "blocked", "clock",
+                 "control_count", "dead", "dying", "moved", "out", "owes_size", "streams",
+                 "window_bytes")  # fmt: skip
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -80,6 +84,8 @@ class Link:
         self.dead = False
         self.control_count = 0  # frames in `out` that the other side made us send
         self.owes_size = False
+        self.moved = 0  # how often DATA left
+        self._pinged_at = 0
         self._rest = b""
         self._partial: _Partial | None = None
         self._started = False  # the other side's first SETTINGS came
@@ -89,6 +95,11 @@ class Link:
         self._controls = limits.Rate(limits.MAX_CONTROLS, "PING or SETTINGS")
         self._resets = limits.Rate(limits.MAX_RESETS, "resets")
         self._empties = limits.Rate(limits.MAX_EMPTY, "empty frames")
+
+    @property
+    def started(self) -> bool:
+        """Whether the other side has greeted."""
+        return self._started
 
     def wake(self) -> None:
         """`out` has something to write."""
@@ -260,11 +271,17 @@ class Link:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "PUSH_PROMISE, which nobody may send")
 
     def _take_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Answer; one after DATA of ours is free, as in gRPC (A8): clients measure by PING.
+
+        grpc-go sends one per round trip while answers come.
+        """
         if stream_id:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING is not 8 bytes long")
-        self._controls.note(self.clock())
+        if self.moved == self._pinged_at:
+            self._controls.note(self.clock())
+        self._pinged_at = self.moved
         if flags & frames.ACK:
             self.ponged(payload)
         else:
@@ -332,13 +349,10 @@ class Link:
             block = _NO_TABLE + block
         self.send(frames.head_frames(stream.id, block, end=end))
         if end:
-            self._ended(stream)
+            self.half_ended(stream)
 
-    def send_data(self, stream: Stream, data: bytes, tail: bytes | None) -> bool:
-        """Send DATA and what follows it (see Stream.tail). False: some of it has to wait.
-
-        What waits is told by `on_sent` when it leaves.
-        """
+    def send_data(self, stream: Stream, data: bytes, tail: bytes | None) -> None:
+        """Send DATA and what follows it (see Stream.tail); `on_sent` tells what of it left."""
         size_bytes = len(data)
         if (
             stream.unsent is None
@@ -349,12 +363,14 @@ class Link:
         ):
             stream.window_bytes -= size_bytes
             self.window_bytes -= size_bytes
+            self.moved += 1
             flags = frames.END_STREAM if tail == b"" else 0
             if size_bytes or flags:
                 self.send(frames.frame(frames.DATA, flags, stream.id, data))
+            stream.on_sent(size_bytes)
             if tail is not None:
                 self._finish(stream, tail)
-            return True
+            return
         if stream.unsent is None:
             stream.unsent = deque()
             self._waiting.append(stream)
@@ -362,15 +378,15 @@ class Link:
             stream.unsent.append(data)
         stream.tail = tail
         self.pump()
-        return stream.unsent is None
 
     def _finish(self, stream: Stream, tail: bytes) -> None:
         if tail:
             self.send_head(stream, tail, end=True)
         else:
-            self._ended(stream)
+            self.half_ended(stream)
 
-    def _ended(self, stream: Stream) -> None:
+    def half_ended(self, stream: Stream) -> None:
+        """Our half is over."""
         stream.sending = False
         if not stream.receiving:
             self.forget(stream)
@@ -422,6 +438,7 @@ class Link:
             unsent.popleft()
         stream.window_bytes -= len(data)
         self.window_bytes -= len(data)
+        self.moved += 1
         self.send(frames.frame(frames.DATA, 0, stream.id, data))
         if not unsent and stream.tail is None:
             stream.unsent = None

@@ -26,6 +26,14 @@ def wrap(message: bytes) -> bytes:
     return _PREFIX.pack(0, len(message)) + message
 
 
+def unwrap(data: bytes) -> bytes | None:
+    """Return the only message of `data`; None if that is not one uncompressed message."""
+    if len(data) < PREFIX_BYTES:
+        return None
+    flag, size_bytes = unpack_prefix(data)
+    return data[PREFIX_BYTES:] if not flag and size_bytes == len(data) - PREFIX_BYTES else None
+
+
 def inflate(data: bytes, encoding: bytes, limit_bytes: int) -> tuple[bytes, bool]:
     """Return the beginning of a compressed message, and whether that is all of it."""
     if encoding not in _INFLATED:
