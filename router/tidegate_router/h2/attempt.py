@@ -165,18 +165,18 @@ class Try(Stream):
             self._finish()
 
     def _finish(self) -> None:
-        link = self.link
+        link, trailers = self.link, self.trailers
         if link is not None:
             if self.sending or self.receiving:
                 link.drop(self, Code.CANCEL)
             else:
                 link.forget(self)
-        code, text = self.verdict()
-        if code == 0:
+        if trailers is not None and trailers.code == 0:
             self._over(Outcome.OK, "")
-        else:
-            name = status.name_of(code)
-            self._over(judge_grpc(name, text), name)
+            return
+        code, text = self.verdict()
+        name = status.name_of(code)
+        self._over(judge_grpc(name, text), name)
 
     def verdict(self) -> tuple[int, str]:
         """Return the answer's status and text."""

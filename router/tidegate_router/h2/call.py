@@ -52,11 +52,11 @@ class Rpc(Stream):
         super().__init__()
         self.lane, self.client, self.method = lane, client, method
         self.identity = client.identity or lane.next_identity()
+        self._started_s = clock()
         self.route: Route | None = None
         self.trying: Try | None = None
         self.tick = 0
         self.ended_there = False  # the client has sent everything
-        self._started_s = 0.0
         self._held: list[bytes] = []
         self._held_bytes = self._prepaid_bytes = 0  # prepaid: credited, but not with a worker yet
         self._size_bytes = -1  # of the first message, with its prefix
@@ -68,8 +68,11 @@ class Rpc(Stream):
 
     def begin(self, *, end: bool) -> None:
         """Refuse what needs no message to be refused."""
+        if end or not self.client.usable or self.method.refusal is not None:
+            self._begin_oddly(end=end)
+
+    def _begin_oddly(self, *, end: bool) -> None:
         client = self.client
-        self._started_s = clock()
         if client.malformed or (end and client.content_bytes):
             self._reset(Code.PROTOCOL_ERROR)
         elif not client.content_type.startswith(b"application/grpc"):
@@ -85,14 +88,8 @@ class Rpc(Stream):
 
     def on_data(self, data: bytes, *, end: bool) -> None:
         """Take a piece of the client's messages."""
-        client = self.client
-        if client.content_bytes is not None:
-            client_bytes = self._held_bytes + len(data)
-            if client_bytes > client.content_bytes or (end and client_bytes < client.content_bytes):
-                self._reset(Code.PROTOCOL_ERROR)
-                return
         self.ended_there = end
-        if self._done:
+        if self._done or (self.client.content_bytes is not None and self._miscounts(data, end=end)):
             return
         if self.route is not None:
             self._relay(data, end=end)
@@ -100,6 +97,14 @@ class Rpc(Stream):
             self._take_message(data)
         else:
             self._gather(data, end=end)
+
+    def _miscounts(self, data: bytes, *, end: bool) -> bool:
+        """Reset a request that is not as long as its content-length said (RFC 9113 8.1.1)."""
+        came_bytes, said_bytes = self._held_bytes + len(data), self.client.content_bytes or 0
+        if came_bytes > said_bytes or (end and came_bytes < said_bytes):
+            self._reset(Code.PROTOCOL_ERROR)
+            return True
+        return False
 
     def _gather(self, data: bytes, *, end: bool) -> None:
         """Wait until the message is there, or enough of it to know where it goes."""
@@ -404,29 +409,33 @@ class Rpc(Stream):
         route = self.route
         if route is None or self._done:
             return
-        step = self._settle(route, trying, outcome, detail)
+        now_s = clock()
+        step = self._settle(route, trying, outcome, detail, now_s)
         if step is Step.FORWARD:
-            self._pass_on(route, trying, outcome)
+            self._pass_on(route, trying, outcome, now_s)
         elif step is Step.RETRY:
             if not self._keeping and trying.sent:
                 self.refuse(Refusal(DroppedReason.RETRIES_EXHAUSTED, route.last_fault, 1.0))
                 return
             self._parts, self._parts_bytes = [], 0
             self.lane.count_retry(route)
-            self._next(route, clock())
+            self._next(route, now_s)
         elif isinstance(step, Refusal):
             self.refuse(step)
 
-    def _settle(self, route: Route, trying: Try, outcome: Outcome, detail: str) -> Step | Refusal:
-        now_s, lane = clock(), self.lane
-        lane.wheel.drop(self)
+    def _settle(
+        self, route: Route, trying: Try, outcome: Outcome, detail: str, now_s: float
+    ) -> Step | Refusal:
+        lane = self.lane
+        if self.tick:
+            lane.wheel.drop(self)
         self.trying = None
         lane.dispatcher.release(trying.attempt)
         latency_s = (trying.first_s or now_s) - trying.started_s
         ending = Ending(outcome=outcome, latency_s=latency_s, detail=detail)
         return lane.dispatcher.settle(route, trying.attempt, ending, now_s)
 
-    def _pass_on(self, route: Route, trying: Try, outcome: Outcome) -> None:
+    def _pass_on(self, route: Route, trying: Try, outcome: Outcome, now_s: float) -> None:
         """Give the client what the worker answered."""
         lane, attempt, trailers = self.lane, trying.attempt, trying.trailers
         code, text = trying.verdict()
@@ -440,23 +449,24 @@ class Rpc(Stream):
             tail = error_trailers(code, text.encode()) + visible + marks
         else:
             tail = lane.ok_trailer + visible + marks
-        self._finish(route, status.name_of(code))
+        self._finish(route, status.name_of(code), now_s)
         if self._committed or trying.head is None:
             send_trailers(self, tail, begun=self._committed)
             return
-        send_answer(self, trying.head.block, b"".join(self._parts), tail)
+        parts = self._parts
+        message = parts[0] if len(parts) == 1 else b"".join(parts)
+        send_answer(self, trying.head.block, message, tail)
         if outcome is Outcome.OK and self.method.call is Call.INFER and self._held:
-            lane.offer_copy(self, route, attempt, self._held[0], self._parts)
+            lane.offer_copy(self, route, attempt, self._held[0], message)
 
     def succeed(self, message: bytes, tail: bytes | None) -> None:
         """Answer well, by the router itself."""
         self._close()
         send_answer(self, self.lane.own_head, message, tail or self.lane.own_trailers(self))
 
-    def _finish(self, route: Route, code: str) -> None:
+    def _finish(self, route: Route, code: str, now_s: float) -> None:
         """Count a routed request's end, once."""
         self._close()
-        now_s = clock()
         self.lane.dispatcher.finish(route, now_s)
         self.lane.count(route, code, now_s)
 
@@ -473,7 +483,7 @@ class Rpc(Stream):
         revision = ""
         if self.route is not None:
             revision = self.route.revision
-            self._finish(self.route, refusal.grpc_code)
+            self._finish(self.route, refusal.grpc_code, clock())
         else:
             self._close()
         tail = self.lane.refusal_trailers(self, refusal, revision)
@@ -496,7 +506,7 @@ class Rpc(Stream):
         """Stop a worker whose answer nobody waits for."""
         if self.route is not None:
             trying.give_up()
-            self._settle(self.route, trying, outcome, outcome.value)
+            self._settle(self.route, trying, outcome, outcome.value, clock())
 
     def _leave(self) -> None:
         """End without an answer."""
@@ -512,7 +522,7 @@ class Rpc(Stream):
             late_s = trying.started_s + trying.attempt.timeout_s - _ROUNDING_S
             late = trying.first_s is None and clock() >= late_s
             self._abandon(trying, Outcome.TIMEOUT if late else Outcome.CANCELLED)
-        self._finish(route, "CANCELLED")
+        self._finish(route, "CANCELLED", clock())
 
     def on_reset(self, code: int) -> bool:
         """The client left. It is no abuse once its own deadline is over."""

@@ -220,13 +220,13 @@ class GrpcLane:
         self.telemetry.retries.labels(*labels).inc()
 
     def offer_copy(
-        self, rpc: Rpc, route: Route, attempt: Attempt, sent: bytes, parts: list[bytes]
+        self, rpc: Rpc, route: Route, attempt: Attempt, sent: bytes, answered: bytes
     ) -> None:
         """Offer a request that was answered well for a shadow copy."""
         view = self.dispatcher.pools.get(route.pool_uid)
         if view is None or view.table.mirror is None:
             return
-        answer = messages.unwrap(b"".join(parts))
+        answer = messages.unwrap(answered)
         if answer is None:
             return
 

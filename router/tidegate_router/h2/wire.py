@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import cast
 
 from tidegate_router.core.h2.frames import ConnectionFault
 from tidegate_router.core.h2.link import Link
@@ -21,10 +22,9 @@ class Wire(Link, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("HTTP/2 needs a stream transport")
-        transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
-        self._transport = transport
+        stream = cast("asyncio.Transport", transport)  # uvloop's has no such base
+        stream.set_write_buffer_limits(_HIGH_WATER_BYTES)
+        self._transport = stream
 
     def wake(self) -> None:
         """Write at the end of this turn."""

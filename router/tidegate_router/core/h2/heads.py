@@ -34,7 +34,9 @@ _EXPLAIN, _IDENTITY = names.HEADER_EXPLAIN.encode(), names.HEADER_REQUEST_ID.enc
 _OURS = frozenset({_POOL, _MODEL, _EXPLAIN, _IDENTITY})
 _ACTED_ON = _OURS | {b"grpc-timeout", b"te", b"content-length", b"content-type", b"grpc-encoding"}
 _UNIQUE = frozenset({_POOL, _MODEL, b"grpc-timeout", b"grpc-encoding", b"content-type"})
-_OWN_IN_REQUESTS = frozenset({b"te"})
+_CHANGING = frozenset({b"grpc-timeout", _IDENTITY, b"traceparent"})  # with each request
+_ACCEPT = b"grpc-accept-encoding"
+Pair = tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -48,6 +50,7 @@ class ClientHead:
     """
 
     path: bytes = b""
+    usable: bool = False  # nothing of the following is amiss
     malformed: str = ""
     unusable: str = ""
     content_type: bytes = b""
@@ -80,65 +83,74 @@ class WorkerHead:
 
 
 class _Known:
-    """One regular field: whether it is well-formed, and what is forwarded of it."""
+    """One regular field: whether it is well-formed, what is forwarded of it, who reads it."""
 
-    __slots__ = ("literal", "pair", "problem")
+    __slots__ = ("acts", "literal", "pair", "problem")
 
-    def __init__(self, problem: str, encoded: bytes, pair: tuple[str, str] | None) -> None:
+    def __init__(self, name: bytes, problem: str, encoded: bytes, pair: Pair | None) -> None:
         self.problem, self.literal, self.pair = problem, encoded, pair
+        self.acts = name in _ACTED_ON
 
 
 class HeadReader:
-    """Reads heads of requests."""
+    """Reads heads of requests, and remembers their fields and the names of these."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_names")
 
     def __init__(self) -> None:
         self._known: dict[Field, _Known] = {}
+        self._names: dict[bytes, tuple[str, bool]] = {}  # what is wrong with it, whether it passes
 
     def read(self, fields: Fields) -> ClientHead:
         """Return what a request's block says."""
         head = ClientHead()
-        at = _read_pseudo(head, fields)
         forwarded: list[bytes] = []
         plain: list[bytes] = []
-        given: list[tuple[str, str]] = []
+        given: list[Pair] = []
         acted: dict[bytes, bytes] = {}
-        for field in fields[at:]:
-            name = field[0]
-            if name in _ACTED_ON:
-                if name in acted and name in _UNIQUE:
-                    head.unusable = f"metadata {name.decode()} is given twice"
-                acted[name] = field[1]
-            known = self._known.get(field) or self._look_at(field)
+        remembered = self._known
+        for field in fields[_read_pseudo(head, fields) :]:
+            known = remembered.get(field) or self._look_at(field)
             if known.problem:
                 head.malformed = known.problem
             if known.pair is not None:
                 given.append(known.pair)
             if known.literal:
                 forwarded.append(known.literal)
-                if name != b"grpc-accept-encoding":
+                if field[0] != _ACCEPT:
                     plain.append(known.literal)
+            if known.acts:
+                if field[0] in acted and field[0] in _UNIQUE:
+                    head.unusable = f"metadata {field[0].decode()} is given twice"
+                acted[field[0]] = field[1]
         head.forwarded, head.plain = b"".join(forwarded), b"".join(plain)
         head.given = frozenset(given)
         _act(head, acted)
+        problems = head.malformed or head.unusable or head.content_bytes is not None
+        head.usable = head.content_type.startswith(b"application/grpc") and not problems
         return head
 
     def _look_at(self, field: Field) -> _Known:
         name, value = field
-        problem = _problem(name, value)
-        pair = None if name.endswith(b"-bin") else _pair(name, value)
-        passes = not problem and name not in _OWN_IN_REQUESTS and _passes(name, request=True)
-        known = _Known(problem, literal(name, value) if passes else b"", pair)
-        if len(name) + len(value) <= _MAX_REMEMBERED_BYTES and name != b"grpc-timeout":
+        problem, passes = self._names.get(name) or self._look_at_name(name)
+        if not problem and _BAD_VALUE.search(value):
+            problem = "a header value with control characters or spaces around it"
+        pair = None if name[-4:] == b"-bin" else (name.decode("latin-1"), value.decode("latin-1"))
+        known = _Known(name, problem, literal(name, value) if passes else b"", pair)
+        if name not in _CHANGING and len(name) + len(value) <= _MAX_REMEMBERED_BYTES:
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
             self._known[field] = known
         return known
 
-
-def _pair(name: bytes, value: bytes) -> tuple[str, str]:
-    return name.decode("latin-1"), value.decode("latin-1")
+    def _look_at_name(self, name: bytes) -> tuple[str, bool]:
+        problem = _name_problem(name)
+        passes = not problem and name != b"te" and _passes(name, request=True)
+        if len(name) <= _MAX_REMEMBERED_BYTES:
+            if len(self._names) >= _MAX_REMEMBERED:
+                self._names.clear()
+            self._names[name] = problem, passes
+        return problem, passes
 
 
 def _read_pseudo(head: ClientHead, fields: Fields) -> int:
@@ -197,15 +209,11 @@ def encode_timeout(seconds: float) -> bytes:
     return b"%dS" % min(milliseconds // 1000, 10**8 - 1)
 
 
-def _problem(name: bytes, value: bytes) -> str:
+def _name_problem(name: bytes) -> str:
     """Say what makes a regular field malformed (RFC 9113 sections 8.2.1 and 8.2.2)."""
     if not _NAME.fullmatch(name):
         return "a header name is not in lower case, or no token"
-    if name in _CONNECTION:
-        return "a header of HTTP/1.1 connections"
-    if _BAD_VALUE.search(value):
-        return "a header value with control characters or spaces around it"
-    return ""
+    return "a header of HTTP/1.1 connections" if name in _CONNECTION else ""
 
 
 def _passes(name: bytes, *, request: bool) -> bool:
@@ -230,7 +238,7 @@ def read_answer(fields: Fields) -> WorkerHead:
             )
         elif name == b"grpc-message":
             head.message = value
-        elif not _problem(name, value) and _passes(name, request=False):
+        elif not _name_problem(name) and _passes(name, request=False):
             visible.append(literal(name, value))
             if name == b"grpc-encoding":
                 head.encoding = value

@@ -20,6 +20,8 @@ from tidegate_router.core.h2.frames import Code, ConnectionFault, StreamFault
 _MAX_DYING = 256
 _CREDIT_AT_BYTES = limits.CONNECTION_WINDOW_BYTES // 4
 _CREDIT_STREAM_AT_BYTES = limits.STREAM_WINDOW_BYTES // 4
+_NOT_PLAIN = frames.END_HEADERS | frames.PADDED | frames.WITH_PRIORITY
+_HIGH_OF_MAX = frames.MAX_FRAME_BYTES >> 8
 _NO_TABLE = b"\x20"  # "my table has 0 bytes", owed once to who allows less than 4096
 
 
@@ -70,8 +72,8 @@ class Link:
     """What both sides share. `clock` gives monotonic seconds."""
 
     __slots__ = ("_controls", "_empties", "_initial_bytes", "_owed_bytes", "_partial", "_resets",
-                 "_pinged_at", "_rest", "_room_bytes", "_started", "_waiting", "blocked", "clock",
-                 "control_count", "dead", "dying", "moved", "out", "owes_size", "streams",
+                 "_pinged_at", "_rest", "_plain_flags", "_waiting", "blocked", "clock",
+                 "control_count", "dead", "dying", "moved", "out", "owes_size", "started", "streams",
                  "window_bytes")  # fmt: skip
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -88,18 +90,13 @@ class Link:
         self._pinged_at = 0
         self._rest = b""
         self._partial: _Partial | None = None
-        self._started = False  # the other side's first SETTINGS came
-        self._room_bytes = limits.CONNECTION_WINDOW_BYTES
+        self.started = False  # the other side's first SETTINGS came
+        self._plain_flags = 0  # END_HEADERS while nothing but whole frames may come, else 0
         self._owed_bytes = 0
         self._waiting: deque[Stream] = deque()  # with something unsent
         self._controls = limits.Rate(limits.MAX_CONTROLS, "PING or SETTINGS")
         self._resets = limits.Rate(limits.MAX_RESETS, "resets")
         self._empties = limits.Rate(limits.MAX_EMPTY, "empty frames")
-
-    @property
-    def started(self) -> bool:
-        """Whether the other side has greeted."""
-        return self._started
 
     def wake(self) -> None:
         """`out` has something to write."""
@@ -121,20 +118,31 @@ class Link:
         self.send(frames.window_update(0, more_bytes))
 
     def receive(self, data: bytes) -> None:
-        """Take bytes as they come."""
+        """Take bytes as they come. Plain HEADERS and DATA, nearly all there is, go straight on."""
         if self._rest:
             data = self._rest + data
         at, size_bytes = 0, len(data)
         while size_bytes - at >= frames.HEADER_BYTES:
             high, low, kind, flags, stream_id = frames.unpack_head(data, at)
-            after = at + frames.HEADER_BYTES + (high << 8 | low)
-            if after - at > frames.HEADER_BYTES + frames.MAX_FRAME_BYTES:
-                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame beyond 16 KiB")
+            if high >= _HIGH_OF_MAX:
+                _check_size(high << 8 | low)
+            start = at + frames.HEADER_BYTES
+            after = start + (high << 8 | low)
             if after > size_bytes:
                 break
-            payload = data[at + frames.HEADER_BYTES : after]
+            payload = data[start:after]
             at = after
-            self._take(kind, flags, stream_id & frames.LAST_STREAM, payload)
+            stream_id &= frames.LAST_STREAM
+            try:
+                if kind == frames.HEADERS and flags & _NOT_PLAIN == self._plain_flags:
+                    self.take_block(stream_id, payload, end=flags & frames.END_STREAM != 0)
+                elif kind == frames.DATA and self._plain_flags:
+                    self._take_data(flags, stream_id, payload)
+                else:
+                    self._take(kind, flags, stream_id, payload)
+            except StreamFault as fault:
+                self._resets.note(self.clock())
+                self.reset(stream_id, fault.code)
             if self.dead:
                 return
         self._rest = data[at:]
@@ -144,37 +152,27 @@ class Link:
             kind != frames.CONTINUATION or stream_id != self._partial.stream_id
         ):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a header block was interrupted")
-        if not self._started and (kind != frames.SETTINGS or flags & frames.ACK):
+        if not self.started and (kind != frames.SETTINGS or flags & frames.ACK):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        if kind > frames.CONTINUATION:
-            return
-        try:
+        if kind <= frames.CONTINUATION:
             self._TAKERS[kind](self, flags, stream_id, payload)
-        except StreamFault as fault:
-            self._resets.note(self.clock())
-            self.reset(stream_id, fault.code)
 
     def _take_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size_bytes = len(payload)
-        self._room_bytes -= size_bytes
-        if self._room_bytes < 0:
-            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "beyond the connection's window")
         self._owed_bytes += size_bytes
         if self._owed_bytes >= _CREDIT_AT_BYTES:
-            self._room_bytes += self._owed_bytes
-            self.send(frames.window_update(0, self._owed_bytes))
-            self._owed_bytes = 0
+            self._credit_all()
         stream = self.streams.get(stream_id)
         if stream is None:
             self._take_late_data(stream_id, size_bytes)
             return
-        if flags & frames.PADDED:
-            payload = frames.without_padding(payload)
         if not stream.receiving:
             raise StreamFault(Code.STREAM_CLOSED, "DATA after the end")
         stream.room_bytes -= size_bytes
         if stream.room_bytes < 0:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "beyond the stream's window")
+        if flags & frames.PADDED:
+            payload = frames.without_padding(payload)
         if flags & frames.END_STREAM:
             stream.receiving = False
             stream.on_data(payload, end=True)
@@ -185,6 +183,11 @@ class Link:
             stream.on_data(payload, end=False)
         else:
             self._empties.note(self.clock())
+
+    def _credit_all(self) -> None:
+        """Credit the connection's window: with each receipt, so nobody can overrun it."""
+        self.send(frames.window_update(0, self._owed_bytes))
+        self._owed_bytes = 0
 
     def _take_late_data(self, stream_id: int, size_bytes: int) -> None:
         """DATA without a stream: on its way when we reset it, or a fault."""
@@ -209,6 +212,7 @@ class Link:
             self.take_block(stream_id, payload, end=end)
             return
         self._partial = _Partial(stream_id, [payload], len(payload), end=end)
+        self._plain_flags = 0
 
     def _take_continuation(self, flags: int, _stream_id: int, payload: bytes) -> None:
         partial = self._partial
@@ -219,6 +223,7 @@ class Link:
         limits.check_block(partial.size_bytes, len(partial.parts) - 1)
         if flags & frames.END_HEADERS:
             self._partial = None
+            self._plain_flags = frames.END_HEADERS
             self.take_block(partial.stream_id, b"".join(partial.parts), end=partial.end)
 
     def _take_priority(self, _flags: int, stream_id: int, payload: bytes) -> None:
@@ -249,7 +254,8 @@ class Link:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "SETTINGS ACK with content")
             return
         self._controls.note(self.clock())
-        self._started = True
+        self.started = True
+        self._plain_flags = frames.END_HEADERS
         for key, value in frames.read_settings(payload):
             self.take_setting(key, value)
         self.send_control(frames.SETTINGS_ACK)
@@ -494,6 +500,11 @@ class _Partial:
     def __init__(self, stream_id: int, parts: list[bytes], size_bytes: int, *, end: bool) -> None:
         limits.check_block(size_bytes, 0)
         self.stream_id, self.parts, self.size_bytes, self.end = stream_id, parts, size_bytes, end
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > frames.MAX_FRAME_BYTES:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame beyond 16 KiB")
 
 
 def _without_priority(stream_id: int, payload: bytes) -> bytes:
