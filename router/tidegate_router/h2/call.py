@@ -19,12 +19,11 @@ from tidegate_router.core.faults import Outcome, judge_grpc
 from tidegate_router.core.h2 import messages, status
 from tidegate_router.core.h2.frames import Code
 from tidegate_router.core.h2.heads import ClientHead
-from tidegate_router.core.h2.hpack import literal
 from tidegate_router.core.h2.link import Stream
 from tidegate_router.core.h2.messages import PREFIX_BYTES, MessageError, unpack_prefix
 from tidegate_router.core.path import pool_name
 from tidegate_router.core.refusal import Refusal
-from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Step, Wait
+from tidegate_router.core.request import Ask, Call, Ending, Route, Step, Wait
 from tidegate_router.h2.attempt import Try
 from tidegate_router.h2.respond import error_trailers, send_answer, send_no_grpc, send_trailers
 from tidegate_router.lane import clock
@@ -44,9 +43,10 @@ _UNKNOWN_LENGTH = 1 << 40
 class Rpc(Stream):
     """The client's stream of one RPC."""
 
-    __slots__ = ("_committed", "_done", "_held", "_held_bytes", "_keeping", "_left_bytes", "_parked",
-                 "_parts", "_parts_bytes", "_prepaid_bytes", "_size_bytes", "_started_s", "client",
-                 "ended_there", "identity", "lane", "method", "route", "tick", "trying")  # fmt: skip
+    __slots__ = ("_committed", "_done", "_held", "_held_bytes", "_keeping", "_left_bytes",
+                 "_parked", "_parts", "_parts_bytes", "_prepaid_bytes", "_size_bytes",
+                 "_started_s", "client", "ended_there", "identity", "lane", "method", "route",
+                 "tick", "trying")  # fmt: skip
 
     def __init__(self, lane: GrpcLane, client: ClientHead, method: Method) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """The gRPC port: what every call of it shares, from the listening socket to the counters."""
 
 import asyncio
+import contextlib
 import secrets
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,7 +20,7 @@ from tidegate_router.h2.call import KEPT_BYTES, Rpc
 from tidegate_router.h2.copies import Shadow
 from tidegate_router.h2.methods import Methods
 from tidegate_router.h2.respond import OK_HEAD, error_trailers
-from tidegate_router.h2.server import ClientConnection
+from tidegate_router.h2.server import ClientConnection, Connections
 from tidegate_router.h2.timers import Wheel
 from tidegate_router.h2.workers import WorkerConnection, Workers
 from tidegate_router.mirror import Mirror
@@ -56,7 +57,7 @@ class GrpcLane:
     workers: Workers = field(init=False)
     own_head: bytes = OK_HEAD
     ok_trailer: bytes = literal(b"grpc-status", b"0")
-    connections: set[ClientConnection] = field(default_factory=set)
+    connections: Connections = field(default_factory=Connections)
     _reader: HeadReader = field(default_factory=HeadReader)
     _server: asyncio.Server | None = None
     _identity: bytes = b""
@@ -108,9 +109,9 @@ class GrpcLane:
             self._server.close()
             for connection in list(self.connections):
                 connection.drain()
-            until_s = self.loop.time() + self.settings.drain_s
-            while self.connections and self.loop.time() < until_s:
-                await asyncio.sleep(0.01)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.drain_s):
+                    await self.connections.emptied()
             for connection in list(self.connections):
                 connection.cut()
             await self.mirror.close()

@@ -26,6 +26,26 @@ _SETTINGS = {
 Opened = Callable[[ClientHead], Stream]
 
 
+class Connections(set["ClientConnection"]):
+    """The connections of one lane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._emptied = asyncio.Event()
+
+    async def emptied(self) -> None:
+        """Wait until the last one is gone."""
+        while self:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def leave(self, connection: "ClientConnection") -> None:
+        """Forget one."""
+        self.discard(connection)
+        if not self:
+            self._emptied.set()
+
+
 class ClientConnection(ServerLink[ClientHead], Wire):
     """One connection: `make` gives the stream of each request, `begin` starts it."""
 
@@ -36,7 +56,7 @@ class ClientConnection(ServerLink[ClientHead], Wire):
         loop: asyncio.AbstractEventLoop,
         derive: Callable[[Fields], ClientHead],
         make: Opened,
-        everyone: "set[ClientConnection]",
+        everyone: Connections,
     ) -> None:
         super().__init__(clock, derive)
         self._loop, self._flushing, self._transport = loop, False, None
@@ -60,10 +80,6 @@ class ClientConnection(ServerLink[ClientHead], Wire):
         stream = self._make(head)
         self.adopt(stream, stream_id)
         stream.begin(end=end)
-
-    def last_taken(self) -> int:
-        """Return the last stream that was taken on."""
-        return self.last_id
 
     def drain(self) -> None:
         """Let what is under way end; new requests go to another connection."""
@@ -112,7 +128,7 @@ class ClientConnection(ServerLink[ClientHead], Wire):
     def connection_lost(self, exc: Exception | None) -> None:
         """End every request."""
         del exc
-        self._all.discard(self)
+        self._all.leave(self)
         for timer in self._timers:
             timer.cancel()
         for stream in self.end_all():

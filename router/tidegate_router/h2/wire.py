@@ -55,12 +55,8 @@ class Wire(Link, asyncio.Protocol):
     def broken(self, fault: ConnectionFault) -> None:
         """Tell the other side what it did, and close."""
         _log.debug("an HTTP/2 connection ends: %s", fault)
-        self.fail(self.last_taken(), fault)
+        self.fail(fault)
         self.hang_up()
-
-    def last_taken(self) -> int:
-        """Return the other side's last stream that was taken on."""
-        return 0
 
     def hang_up(self) -> None:
         """Write what is there and close; whoever reads nothing is cut off."""

@@ -55,9 +55,10 @@ class ServerLink(Link, Generic[T]):
             if stream_id in self.dying:
                 return
             raise ConnectionFault(Code.STREAM_CLOSED, "HEADERS on a closed stream")
-        if stream_id > self._goaway_last:
-            return
         self.last_id = stream_id
+        if stream_id > self._goaway_last:
+            self.dying[stream_id] = limits.STREAM_WINDOW_BYTES
+            return
         if len(self.streams) >= limits.MAX_STREAMS:
             self._resets.note(self.clock())
             self.refuse(stream_id, Code.REFUSED_STREAM, end=end)
@@ -89,6 +90,10 @@ class ServerLink(Link, Generic[T]):
     def accepts(self) -> bool:
         """Whether new streams are still taken."""
         return self._goaway_last == frames.LAST_STREAM
+
+    def last_taken(self) -> int:
+        """Return the last stream that was taken on."""
+        return min(self.last_id, self._goaway_last)
 
     def announce_end(self) -> None:
         """First GOAWAY of a drain: streams that are on their way are still taken."""

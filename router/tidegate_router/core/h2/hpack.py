@@ -86,7 +86,7 @@ class Decoder:
     def decode(self, block: bytes) -> Fields:
         """Return a block's fields; ConnectionFault for what is none, or too much."""
         fields: list[Field] = []
-        at, end, total = 0, len(block), 0
+        at, end, total_bytes = 0, len(block), 0
         try:
             while at < end:
                 byte = block[at]
@@ -98,8 +98,8 @@ class Decoder:
                 else:
                     at, field = self._literal(block, at, byte)
                 fields.append(field)
-                total += len(field[0]) + len(field[1]) + _OVERHEAD_BYTES
-                if total > MAX_LIST_BYTES:
+                total_bytes += len(field[0]) + len(field[1]) + _OVERHEAD_BYTES
+                if total_bytes > MAX_LIST_BYTES:
                     raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header list beyond 64 KiB")
         except IndexError:
             raise _broken("the block ends inside a field") from None
@@ -125,6 +125,7 @@ class Decoder:
         return self._table[at]
 
     def _literal(self, block: bytes, at: int, byte: int) -> tuple[int, Field]:
+        """Read one; short texts without Huffman code, the usual ones, without a call."""
         keep = byte >= 0x40
         mask = 0x3F if keep else 0x0F
         index = byte & mask
@@ -133,9 +134,20 @@ class Decoder:
             index, at = _more(block, at, index)
         if index:
             name = self._entry(index)[0]
+        elif block[at] < 0x7F:
+            start = at + 1
+            at = start + block[at]
+            name = block[start:at]
         else:
             at, name = self._string(block, at)
-        at, value = self._string(block, at)
+        if block[at] < 0x7F:
+            start = at + 1
+            at = start + block[at]
+            value = block[start:at]
+            if at > len(block):
+                raise _broken("a text is longer than its block")
+        else:
+            at, value = self._string(block, at)
         if keep:
             self._add((name, value))
         return at, (name, value)

@@ -15,7 +15,18 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from tidegate_router.core.h2 import frames, limits
-from tidegate_router.core.h2.frames import Code, ConnectionFault, StreamFault
+from tidegate_router.core.h2.frames import (  # by name: they are used for every frame
+    DATA,
+    END_STREAM,
+    HEADER_BYTES,
+    HEADERS,
+    LAST_STREAM,
+    PADDED,
+    Code,
+    ConnectionFault,
+    StreamFault,
+    unpack_head,
+)
 
 _MAX_DYING = 256
 _CREDIT_AT_BYTES = limits.CONNECTION_WINDOW_BYTES // 4
@@ -53,6 +64,7 @@ class Stream:
 
     def on_reset(self, code: int) -> bool:
         """The other side gave up, or the connection is gone. True: it counts as abuse."""
+        del code
         return True
 
     def on_sent(self, size_bytes: int) -> None:
@@ -71,10 +83,29 @@ class Stream:
 class Link:
     """What both sides share. `clock` gives monotonic seconds."""
 
-    __slots__ = ("_controls", "_empties", "_initial_bytes", "_owed_bytes", "_partial", "_resets",
-                 "_pinged_at", "_rest", "_plain_flags", "_waiting", "blocked", "clock",
-                 "control_count", "dead", "dying", "moved", "out", "owes_size", "started", "streams",
-                 "window_bytes")  # fmt: skip
+    __slots__ = (
+        "_controls",
+        "_empties",
+        "_initial_bytes",
+        "_owed_bytes",
+        "_partial",
+        "_pinged_at",
+        "_plain_flags",
+        "_resets",
+        "_rest",
+        "_waiting",
+        "blocked",
+        "clock",
+        "control_count",
+        "dead",
+        "dying",
+        "moved",
+        "out",
+        "owes_size",
+        "started",
+        "streams",
+        "window_bytes",
+    )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -101,6 +132,10 @@ class Link:
     def wake(self) -> None:
         """`out` has something to write."""
 
+    def last_taken(self) -> int:
+        """Return the other side's last stream that was taken on."""
+        return 0
+
     def went_away(self, last: int, code: int) -> None:
         """The other side takes no streams above `last`."""
 
@@ -122,21 +157,21 @@ class Link:
         if self._rest:
             data = self._rest + data
         at, size_bytes = 0, len(data)
-        while size_bytes - at >= frames.HEADER_BYTES:
-            high, low, kind, flags, stream_id = frames.unpack_head(data, at)
+        while size_bytes - at >= HEADER_BYTES:
+            high, low, kind, flags, stream_id = unpack_head(data, at)
             if high >= _HIGH_OF_MAX:
                 _check_size(high << 8 | low)
-            start = at + frames.HEADER_BYTES
+            start = at + HEADER_BYTES
             after = start + (high << 8 | low)
             if after > size_bytes:
                 break
             payload = data[start:after]
             at = after
-            stream_id &= frames.LAST_STREAM
+            stream_id &= LAST_STREAM
             try:
-                if kind == frames.HEADERS and flags & _NOT_PLAIN == self._plain_flags:
-                    self.take_block(stream_id, payload, end=flags & frames.END_STREAM != 0)
-                elif kind == frames.DATA and self._plain_flags:
+                if kind == HEADERS and flags & _NOT_PLAIN == self._plain_flags:
+                    self.take_block(stream_id, payload, end=flags & END_STREAM != 0)
+                elif kind == DATA and self._plain_flags:
                     self._take_data(flags, stream_id, payload)
                 else:
                     self._take(kind, flags, stream_id, payload)
@@ -171,9 +206,9 @@ class Link:
         stream.room_bytes -= size_bytes
         if stream.room_bytes < 0:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "beyond the stream's window")
-        if flags & frames.PADDED:
+        if flags & PADDED:
             payload = frames.without_padding(payload)
-        if flags & frames.END_STREAM:
+        if flags & END_STREAM:
             stream.receiving = False
             stream.on_data(payload, end=True)
             return
@@ -475,10 +510,10 @@ class Link:
         if len(self.dying) > _MAX_DYING:
             del self.dying[next(iter(self.dying))]
 
-    def fail(self, last: int, fault: ConnectionFault) -> None:
+    def fail(self, fault: ConnectionFault) -> None:
         """Say why the connection ends."""
         if not self.dead:
-            self.send(frames.goaway(last, fault.code, str(fault)))
+            self.send(frames.goaway(self.last_taken(), fault.code, str(fault)))
         self.dead = True
 
     def end_all(self) -> list[Stream]:
