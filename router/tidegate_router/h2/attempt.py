@@ -16,6 +16,7 @@ from tidegate_router.core.h2.frames import (
     pack_head,
 )
 from tidegate_router.core.h2.heads import WorkerHead
+from tidegate_router.core.h2.limits import STREAM_WINDOW_BYTES
 from tidegate_router.core.h2.link import Stream
 from tidegate_router.core.h2.messages import MessageError, Splitter
 from tidegate_router.core.rename import Renamed
@@ -37,6 +38,9 @@ class Owner(Protocol):
     def answer(self, attempt: Try, data: bytes) -> None:
         """Some of the answer's messages came; `credit` them to the try once they went on."""
 
+    def repeat(self, attempt: Try) -> bool:
+        """The connection took it no more: begin anew on another to the same worker, or False."""
+
     def ended(self, attempt: Try, outcome: Outcome, detail: str) -> None:
         """It is over; the worker has stopped or will not start."""
 
@@ -48,8 +52,8 @@ class Try(Stream):
     byte of the request may have reached the worker.
     """
 
-    __slots__ = ("attempt", "first_s", "head", "over", "owner", "renamed", "replies", "requests",
-                 "sent", "started_s", "trailers", "waiting_at")  # fmt: skip
+    __slots__ = ("attempt", "first_s", "head", "over", "owner", "renamed", "repeated", "replies",
+                 "requests", "sent", "started_s", "trailers", "waiting_at")  # fmt: skip
 
     def __init__(self, owner: Owner, attempt: Attempt, now_s: float) -> None:
         super().__init__()
@@ -57,7 +61,7 @@ class Try(Stream):
         self.first_s: float | None = None
         self.head: WorkerHead | None = None
         self.trailers: WorkerHead | None = None
-        self.sent = self.over = False
+        self.sent = self.over = self.repeated = False
         self.renamed: Renamed | None = None
         self.requests: Splitter | None = None
         self.replies: Splitter | None = None
@@ -198,12 +202,24 @@ class Try(Stream):
             self._over(Outcome.LOST, f"stream reset: {_CODES.get(code, str(code))}")
         return False
 
-    def lost(self, *, never_ran: bool = False) -> None:
-        """The connection is gone, or took this stream no more."""
-        if never_ran:
-            self._over(Outcome.NEVER_RAN, "connection goes away")
-        else:
-            self._over(Outcome.LOST if self.sent else Outcome.UNREACHABLE, "connection lost")
+    def lost(self) -> None:
+        """The connection is gone."""
+        self._over(Outcome.LOST if self.sent else Outcome.UNREACHABLE, "connection lost")
+
+    def left_out(self) -> None:
+        """The connection's GOAWAY left this stream out: it never ran. Once, ask again at once.
+
+        A worker says so to a connection that grew old; it is as good as before.
+        """
+        if not self.repeated and not self.heard:
+            self.repeated = True
+            self.link, self.unsent, self.tail, self.sent = None, None, None, False
+            self.sending = self.receiving = True
+            self.room_bytes, self.owed_bytes = STREAM_WINDOW_BYTES, 0
+            if self.owner.repeat(self):
+                return
+            self.sent = True
+        self._over(Outcome.NEVER_RAN, "connection goes away")
 
     def unreachable(self, detail: str) -> None:
         """No connection could be made."""

@@ -423,6 +423,13 @@ class Rpc(Stream):
         elif isinstance(step, Refusal):
             self.refuse(step)
 
+    def repeat(self, trying: Try) -> bool:
+        """Send it again to the same worker, if all of it is here."""
+        if not self._keeping or self._done:
+            return False
+        self.lane.workers.to(trying.attempt).begin(trying)
+        return True
+
     def _settle(
         self, route: Route, trying: Try, outcome: Outcome, detail: str, now_s: float
     ) -> Step | Refusal:

@@ -65,6 +65,11 @@ class Shadow:
             attempt.give_up()
             self.ended(attempt, Outcome.CLIENT, "too large")
 
+    def repeat(self, attempt: Try) -> bool:
+        """A copy is sent once."""
+        del attempt
+        return False
+
     def ended(self, attempt: Try, outcome: Outcome, detail: str) -> None:
         """Say what came."""
         del attempt, detail

@@ -79,7 +79,7 @@ class WorkerConnection(ClientLink[WorkerHead], Wire):
             stream = self.streams.pop(stream_id)
             stream.sending = stream.receiving = False
             if isinstance(stream, Try):
-                stream.lost(never_ran=True)
+                stream.left_out()
         self.leave_if_done()
 
     def forget(self, stream: Stream) -> None:
