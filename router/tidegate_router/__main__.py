@@ -20,7 +20,7 @@ from tidegate_router.adapters.upstream import Upstream, WorkerAnswer
 from tidegate_router.core.cache import ResponseCache
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.holds import HoldBook
-from tidegate_router.grpc_lane import GrpcLane
+from tidegate_router.h2.lane import GrpcLane
 from tidegate_router.http1 import lane as http1
 from tidegate_router.http1.lane import FastLane
 from tidegate_router.http_lane import HttpLane

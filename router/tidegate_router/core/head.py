@@ -36,6 +36,7 @@ _PROTOCOL_PREFIX = headers.PROTOCOL_PREFIX.encode()
 _POOL, _EXPLAIN, _ID = (
     name.encode() for name in (names.HEADER_POOL, names.HEADER_EXPLAIN, names.HEADER_REQUEST_ID)
 )
+_TIER = names.HEADER_TIER.encode()
 _MAX_HEADS, _MAX_LINES = 512, 4096
 _MAX_HEAD_KNOWN_BYTES, _MAX_LINE_KNOWN_BYTES = 2048, 512
 _RELAYED = path.POST_TARGETS | {Target.INQUIRY}
@@ -299,7 +300,7 @@ def _head(first: _First, fields: _Fields, length: int | None) -> Head:
         relayed=refusal is None and parsed is not None and parsed.target in _RELAYED,
         explain=values.get(_EXPLAIN) == b"true",
         request_id=given if _REQUEST_ID.fullmatch(given) else b"",
-        ask=_NOTHING if parsed is None else _ask(parsed, pool or b"", fields.lines),
+        ask=_NOTHING if parsed is None else _ask(parsed, pool or b"", fields),
         refusal=refusal,
     )
 
@@ -315,13 +316,14 @@ def _not_served(method: bytes, found: Parsed | Refusal) -> Refusal | None:
     return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
 
 
-def _ask(parsed: Parsed, pool: bytes, lines: list[_Line]) -> Ask:
+def _ask(parsed: Parsed, pool: bytes, fields: _Fields) -> Ask:
     return Ask(
         model=parsed.model,
         version=parsed.version,
         pool=parsed.pool or pool.decode("latin-1"),
         call=_CALLS.get(parsed.target, Call.INFER),
-        given=frozenset([line.given for line in lines]),
+        given=frozenset([line.given for line in fields.lines]),
+        tier=fields.values.get(_TIER, b"").decode("latin-1"),
     )
 
 

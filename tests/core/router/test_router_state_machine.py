@@ -194,7 +194,7 @@ class Calls(RuleBasedStateMachine):
     def every_route_is_somewhere(self):
         sent = {route.number for route, _ in self.sent}
         assert sent | self.waiting.keys() == self.open.keys()
-        assert self.dispatcher._parked == set(self.waiting)
+        assert self.dispatcher.holds.parked == len(self.waiting)
         counted = [r for r in self.open.values() if r.ask.call is not Call.INQUIRY]
         assert self.dispatcher.pools["u1"].in_flight == len(counted)
 
