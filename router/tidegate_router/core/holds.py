@@ -312,4 +312,4 @@ class HoldBook:
 
 
 def _size_bytes(route: Route) -> int:
-    return route.ask.size_bytes + ENTRY_BYTES
+    return route.size_bytes + ENTRY_BYTES

@@ -33,6 +33,7 @@ def route(
     made.started_s = now_s
     made.deadline_s = _NEVER_S if ask.timeout_s is None else now_s + ask.timeout_s
     made.timeout_s = policy.timeout_s
+    made.size_bytes = ask.size_bytes
     made.cache_ttl_s = group.cache_ttl_s
     made.hold_until_s = 0.0
     made.tier = ""

@@ -71,6 +71,7 @@ class Route:
     deadline_s: float
     retry: RetryPolicy
     timeout_s: float = 30.0
+    size_bytes: int = 0  # what it keeps in memory; a lane may state it after `plan`
     cache_ttl_s: float = 0.0  # 0: its answer is not cached
     hold_until_s: float = 0.0
     tier: str = ""
