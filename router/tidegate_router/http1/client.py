@@ -97,6 +97,8 @@ class ClientConnection(asyncio.Protocol, Timed):
         self._blocked = True
         if self._exchange is not None:
             self._exchange.pause()
+        elif self._state is _State.HEAD:
+            self._pause()
 
     def resume_writing(self) -> None:
         """It does again."""
@@ -158,7 +160,7 @@ class ClientConnection(asyncio.Protocol, Timed):
             return
         self._state, self._head = _State.HEAD, None
         self.set_due(clock() + IDLE_S)
-        if self._rest or self._paused:
+        if self._rest or self._paused or self._blocked:
             self._go_on()
 
     def abort(self) -> None:

@@ -61,7 +61,8 @@ class Exchange(Sink):
 
     __slots__ = (
         "_answer", "_attempt", "_begun_s", "_body", "_chunked", "_client", "_head", "_lane",
-        "_named", "_parked", "_replayable", "_route", "_sent_s", "_upload", "_worker", "identity",
+        "_named", "_parked", "_replayable", "_route", "_sent_s", "_stalled", "_upload",
+        "_worker", "identity",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +85,7 @@ class Exchange(Sink):
         self._answer: AnswerHead | None = None  # that has begun to come in pieces
         self._begun_s = 0.0  # when its first byte went to the client; 0: not yet
         self._named: RenamedStream | None = None
-        self._chunked = self._parked = False
+        self._chunked = self._parked = self._stalled = False
         self._sent_s = 0.0
 
     def start(self) -> None:
@@ -127,7 +128,8 @@ class Exchange(Sink):
         elif attempt is None:
             return
         elif self._begun_s:
-            self._cut(route, attempt, Outcome.TIMEOUT, now_s)
+            whose = Outcome.CANCELLED if self._stalled else Outcome.TIMEOUT
+            self._cut(route, attempt, whose, now_s)
         elif self._worker is None:
             self._attempt = None
             self._lane.dispatcher.release(attempt)
@@ -157,13 +159,15 @@ class Exchange(Sink):
 
     def pause(self) -> None:
         """The client does not keep up with the answer."""
+        self._stalled = True
         if self._worker is not None:
-            self._worker.transport.pause_reading()
+            self._worker.pause()
 
     def resume(self) -> None:
         """It does again."""
+        self._stalled = False
         if self._worker is not None:
-            self._worker.transport.resume_reading()
+            self._worker.resume()
 
     def pause_upload(self) -> None:
         """The worker does not keep up with the body."""
@@ -396,7 +400,7 @@ class Exchange(Sink):
         else:
             self._lane.telemetry.abandoned.inc()
             worker.sink = _Abandoned(self._lane, attempt)
-            worker.transport.resume_reading()
+            worker.resume()
             worker.set_due(now_s + _ABANDONED_S)
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -64,8 +64,8 @@ class WorkerConnection(asyncio.Protocol, Timed):
     """One connection; `sink` is None while it is idle."""
 
     __slots__ = (
-        "_answer", "_chunks", "_held", "_held_bytes", "_left", "_limit_bytes", "_place", "_rest",
-        "_streams", "idle_since_s", "sending", "sink", "transport",
+        "_answer", "_chunks", "_held", "_held_bytes", "_left", "_limit_bytes", "_paused",
+        "_place", "_rest", "_streams", "idle_since_s", "sending", "sink", "transport",
     )  # fmt: skip
 
     def __init__(self, place: "Place") -> None:
@@ -80,7 +80,7 @@ class WorkerConnection(asyncio.Protocol, Timed):
         self._chunks: Chunks | None = None
         self._held: list[bytes] = []
         self._held_bytes = self._left = self._limit_bytes = 0
-        self._streams = False
+        self._streams = self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -96,6 +96,18 @@ class WorkerConnection(asyncio.Protocol, Timed):
         """Send a request, or its beginning if `sending`; its answer goes to `sink`."""
         self.sink, self.sending = sink, sending
         self.transport.write(data)
+
+    def pause(self) -> None:
+        """Read no more of the answer for now."""
+        if not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
 
     def unsent(self) -> bool:
         """Whether a part of the request has not left this process."""
@@ -241,6 +253,8 @@ class WorkerConnection(asyncio.Protocol, Timed):
         self.sink = None
         if self.due_s != inf:
             self._place.workers.wheel.forget(self)
+        if self._paused:  # by the client of the answer that has just ended
+            self.resume()
         if reusable and not self.sending and not self.transport.is_closing():
             self.keep()
         else:
