@@ -295,16 +295,6 @@ async def test_a_drain_ends_a_connection_when_its_last_request_did(router, raw, 
     assert await raw.until(frames.HEADERS, 5) is None
 
 
-async def test_many_small_control_frames_between_requests_are_no_abuse(raw, kit):
-    """As grpc-go does: a PING for every answer."""
-    for number in range(150):
-        stream_id = 2 * number + 1
-        raw.send(opened(stream_id), data(stream_id, message(kit)))
-        await raw.answer(stream_id)
-        raw.send(frames.ping(bytes(8), ack=False))
-        assert (await raw.until(frames.PING)) is not None
-
-
 async def test_a_stranger_is_cut_off(connect, kit, router):
     stranger = await connect(greet=False)
     stranger.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
