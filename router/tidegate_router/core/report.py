@@ -116,6 +116,7 @@ def _models(view: PoolView, worker: str, now_s: float) -> list[dict[str, object]
             "weight": round(one.weight, 4),
             "cost": round(pick.cost(one, now_s), 6),
             "ejected": one.slot.ejection.reason.value if one.slot.ejected else "",
+            "slow": one.slot.slow,
         }
         for (revision, model), group in view.groups.items()
         for one in group.candidates

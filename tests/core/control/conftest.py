@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from tidegate_api.pool import InferencePool, OperatorClaim
-from tidegate_api.routerstate import AppliedTable, RouterState
+from tidegate_api.routerstate import AppliedTable, EjectedWorker, RouterState
 from tidegate_api.routetable import RouteTableSpec, assemble
 from tidegate_api.state import ModelState, Phase, Traits, WorkerState
 from tidegate_operator.core.decide import decide
@@ -78,6 +78,7 @@ class SimulatedRouter:
     watches: bool = True
     scraped_s: float | None = None
     shown: RouteTableSpec | None = None  # what the operator's last scrape saw
+    ejected: tuple[str, ...] = ()  # UIDs of workers
 
 
 @dataclass
@@ -214,7 +215,18 @@ class World:
                 )
             ]
         heard = router.scraped_s is not None
-        state = RouterState(instance=router.name, synced=True, tables=tables) if heard else None
+        ejected = [
+            EjectedWorker(
+                namespace="ml", pool="vision", uid=UID, worker=worker, revision="r", model=model
+            )
+            for worker in router.ejected
+            for model in ("resnet50", "other")
+        ]
+        state = (
+            RouterState(instance=router.name, synced=True, tables=tables, ejected=ejected)
+            if heard
+            else None
+        )
         return RouterMember(
             name=router.name,
             address="10.1.0.1",

@@ -32,6 +32,18 @@ def test_the_scale_subresource_gets_size_and_selector(ready):
     assert ready.status["selector"] == "tidegate.dev/pool=vision"
 
 
+def test_a_worker_counts_as_ejected_once_however_many_routers_and_models(ready):
+    assert ready.status["workers"]["ejected"] == 0
+    workers = [worker.id for worker in ready.published.spec.workers]
+    ready.routers[0].ejected = (workers[0], "of-a-pod-that-is-gone")
+    ready.routers.append(type(ready.routers[0])("router-2", ejected=(workers[0],)))
+    ready.run(2)
+    assert ready.status["workers"]["ejected"] == 1
+    ready.routers[1].ejected = (workers[1],)
+    ready.run(2)
+    assert ready.status["workers"]["ejected"] == 2
+
+
 def test_the_surge_of_a_replacement_is_no_size(ready, make):
     ready.edit(template=make.template(uri="pvc://models/resnet50/2"))
     sizes, totals = set(), set()

@@ -179,6 +179,20 @@ def test_policy_is_in_numbers(world, make):
     assert policy.retry.max_body_bytes == 2 * 1024 * 1024
 
 
+def test_strategy_and_ejection_are_in_the_policy(world, make):
+    routing = {
+        "strategy": "LeastLoaded", "failureMode": "FailClosed",
+        "ejection": {"consecutiveFailures": 5, "baseEjection": "500ms", "maxEjection": "1m"},
+    }  # fmt: skip
+    one = world(raw=make.pool(routing=routing))
+    one.tick()
+    policy = one.published.spec.policy
+    assert (policy.strategy, policy.failure_mode) == ("LeastLoaded", "FailClosed")
+    ejection = policy.ejection
+    assert (ejection.consecutive_failures, ejection.base_s, ejection.max_s) == (5, 0.5, 60.0)
+    assert ejection.max_ejected_percent == 50
+
+
 def test_what_is_served_comes_from_the_loaded_config(ready):
     served = next(iter(ready.listed().values())).serves[0]
     assert served.limit == 16
