@@ -20,6 +20,7 @@ from tidegate_router.adapters.upstream import Upstream
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.grpc_lane import GrpcLane
 from tidegate_router.http_lane import HttpLane
+from tidegate_router.records import Records
 from tidegate_router.settings import Settings
 
 _log = logging.getLogger("tidegate_router")
@@ -55,6 +56,7 @@ async def _run(read: Settings) -> None:
         upstream = Upstream()
         stack.push_async_callback(upstream.close)
         lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes)
+        lane.records = Records(metrics.records_dropped, read.access_log_sample_ratio)
         stack.push_async_callback(lane.mirror.close)
         grpc = GrpcLane(dispatcher, routes, metrics, read)
         await listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)

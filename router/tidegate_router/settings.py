@@ -27,10 +27,12 @@ class Settings:
     drain_s: float = 10.0
     max_body_bytes: int = 64 * 1024 * 1024
     log_level: str = "info"
+    access_log_sample_ratio: float = 0.01
     kubeconfig: str = ""
 
 
 _LEVELS = ("debug", "info", "warning", "error")
+_FLOATS = {"drain-seconds", "access-log-sample"}
 _NUMBERS = {"http-port", "grpc-port", "admin-port", "max-body-bytes"}
 _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("http-port", str(names.PORT_ROUTER_HTTP), "public port: OIP over HTTP"),
@@ -47,6 +49,7 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("drain-seconds", "10", "how long a stopping router still accepts requests"),
     ("max-body-bytes", str(64 * 1024 * 1024), "largest request body"),
     ("log-level", "info", "debug, info, warning or error"),
+    ("access-log-sample", "0.01", "part of the successes that leave a record, 0..1; errors all do"),
 )
 
 
@@ -56,13 +59,15 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     for flag, default, text in _FLAGS:
         variable = f"TIDEGATE_{flag.upper().replace('-', '_')}"
         value = environment.get(variable) or default
-        kind = int if flag in _NUMBERS else float if flag == "drain-seconds" else str
+        kind = int if flag in _NUMBERS else float if flag in _FLOATS else str
         parser.add_argument(f"--{flag}", default=value, type=kind, help=f"{text} [{variable}]")
     found = parser.parse_args(arguments)
     if found.bare_model_names not in {"Oldest", "Off"}:
         parser.error(f"--bare-model-names: expected Oldest or Off, not {found.bare_model_names}")
     if found.log_level not in _LEVELS:
         parser.error(f"--log-level: expected one of {', '.join(_LEVELS)}, not {found.log_level}")
+    if not 0 <= found.access_log_sample <= 1:
+        parser.error(f"--access-log-sample: expected 0..1, not {found.access_log_sample}")
     return Settings(
         http_port=found.http_port,
         grpc_port=found.grpc_port,
@@ -78,5 +83,6 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         drain_s=found.drain_seconds,
         max_body_bytes=found.max_body_bytes,
         log_level=found.log_level,
+        access_log_sample_ratio=found.access_log_sample,
         kubeconfig=environment.get("KUBECONFIG", ""),
     )

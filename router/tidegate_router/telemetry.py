@@ -31,6 +31,7 @@ class Telemetry:
     synced: Gauge = field(init=False)
     local_aborts: Counter = field(init=False)
     mirrored: Counter = field(init=False)
+    records_dropped: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
@@ -81,6 +82,10 @@ class Telemetry:
             "mirrored": Counter(
                 "tidegate_router_mirrored", "Copies to a canary by what became of them.",
                 ["result"], registry=self.registry,
+            ),
+            "records_dropped": Counter(
+                "tidegate_router_records_dropped", "Request records that nobody took in time.",
+                registry=self.registry,
             ),
         }  # fmt: skip
         for name, metric in declare.items():

@@ -244,6 +244,7 @@ class Dispatcher:
     def settle(self, route: Route, attempt: Attempt, ending: Ending, now_s: float) -> Settled:
         """Learn from an attempt's end and decide what follows."""
         outcome = route.last_outcome = ending.outcome
+        route.upstream_s += ending.latency_s
         self._learn(route, attempt, ending, now_s)
         if outcome not in FAILURES:
             return Step.FORWARD
@@ -382,8 +383,9 @@ class Dispatcher:
         worker, counted = candidate.worker, route.ask.call is not Call.INQUIRY
         if route.attempts == 0:
             view.budget.note_request(now_s)
+            route.queue_s = now_s - route.started_s
         route.attempts += 1
-        route.accelerator = worker.accelerator
+        route.accelerator, route.worker = worker.accelerator, worker.name or worker.id
         route.idempotent = filters.repeatable(candidate.served)
         candidate.slot.in_flight += counted
         if self.holds.anyone(route.queue) and self._room(view.group(*route.queue[1:]).candidates):

@@ -73,6 +73,9 @@ class Route:
     last_fault: str = ""  # a text for people about the last failed attempt
     last_outcome: Outcome | None = None
     accelerator: str = ""  # class of the last attempt's worker
+    worker: str = ""  # name of the last attempt's worker
+    queue_s: float = 0.0  # until the first attempt
+    upstream_s: float = 0.0  # of all attempts together
 
     @property
     def rescued(self) -> bool:
