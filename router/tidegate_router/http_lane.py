@@ -111,7 +111,10 @@ class HttpLane:
         if isinstance(parsed, Refusal):
             return self.refuse(parsed)
         if (refused := _check(request, parsed)) is not None:
-            return self.refuse(refused)
+            answer = self.refuse(refused)
+            if answer.status == 405:
+                answer.headers["Allow"] = path.method(parsed)
+            return answer
         if (simple := self._simple(parsed, request)) is not None:
             return simple
         if parsed.target is Target.API:

@@ -27,7 +27,7 @@ class _Whole(Relay):
     """Collects the answer to one prompt; until it is whole, another worker may begin anew."""
 
     live: ClassVar[bool] = False
-    generation: Generation = field(default_factory=Generation)
+    generation: Generation
 
     async def begin(self, response: web.StreamResponse) -> None:
         """Send nothing yet."""
@@ -79,7 +79,7 @@ class _Piecewise(Relay):
 
     stream: _Stream
     index: int
-    generation: Generation = field(default_factory=Generation)
+    generation: Generation
 
     async def begin(self, response: web.StreamResponse) -> None:
         """Send the head of the whole stream, and the prompt if it is to be repeated."""
@@ -137,10 +137,11 @@ async def _whole(
 ) -> web.StreamResponse:
     """Ask for all prompts at once; one that fails fails the request."""
     relays: dict[int, _Whole] = {}
+    stops = completions.stops(writer.request)
 
     async def ask(index: int, prompt: str) -> web.StreamResponse:
         def relay(_: web.Request) -> Relay:
-            relays[index] = _Whole(request=request)
+            relays[index] = _Whole(request=request, generation=Generation(stops=stops))
             return relays[index]
 
         body = completions.worker_body(writer.request, prompt)
@@ -162,13 +163,14 @@ async def _streamed(
     lane: "HttpLane", meant: Parsed, request: web.Request, writer: Writer
 ) -> web.StreamResponse:
     """Answer prompt by prompt; an error after the first byte is an event, with no [DONE]."""
-    stream = _Stream(writer)
+    stream, stops = _Stream(writer), completions.stops(writer.request)
     for index, prompt in enumerate(completions.prompts(writer.request)):
         body = completions.worker_body(writer.request, prompt)
         made: list[_Piecewise] = []
 
         def relay(_: web.Request, number: int = index, made: list[_Piecewise] = made) -> Relay:
-            made.append(_Piecewise(request=request, stream=stream, index=number))
+            fresh = Generation(stops=stops)
+            made.append(_Piecewise(request=request, stream=stream, index=number, generation=fresh))
             return made[-1]
 
         answer = await lane.send(meant, request, body, relay)

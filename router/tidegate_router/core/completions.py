@@ -177,10 +177,11 @@ class Generation:
 
     def _pass(self, new: str) -> str:
         waiting = self._held + new
-        cuts = [at for stop in self.stops if (at := waiting.find(stop)) >= 0]
+        # The stop that ends first, so that the pieces' bounds do not matter.
+        cuts = [(at + len(stop), at) for stop in self.stops if (at := waiting.find(stop)) >= 0]
         if cuts:
             self.finished, self.finish, self._held = True, "stop", ""
-            ready = waiting[: min(cuts)]
+            ready = waiting[: min(cuts)[1]]
         else:
             kept = _beginning_of(self.stops, waiting)
             ready, self._held = waiting[: len(waiting) - kept], waiting[len(waiting) - kept :]

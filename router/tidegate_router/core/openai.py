@@ -14,6 +14,8 @@ MAX_PROMPTS = 32
 MAX_STOPS = 4
 _MAX_TOKENS = 2**31 - 1
 
+_One = Annotated[int, Field(ge=1, le=1)]
+_Zero = Annotated[float, Field(ge=0, le=0)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 FinishReason = Literal["stop", "length", "content_filter"]
 
@@ -56,19 +58,15 @@ class CompletionRequest(_Request):
     stream_options: StreamOptions | None = Field(default=None, description="only with stream")
     echo: bool | None = Field(default=None, description="put the prompt in front of the answer")
     user: str | None = Field(default=None, max_length=256, description="not used")
-    n: Literal[1] | None = Field(default=None, description="more is refused")
-    best_of: Literal[1] | None = Field(default=None, description="more is refused")
+    n: _One | None = Field(default=None, description="more is refused")
+    best_of: _One | None = Field(default=None, description="more is refused")
     logprobs: None = Field(default=None, description="refused")
     suffix: None = Field(default=None, description="refused")
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = Field(
         default=None, description="refused unless empty"
     )
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = Field(
-        default=None, description="refused unless 0"
-    )
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = Field(
-        default=None, description="refused unless 0"
-    )
+    frequency_penalty: _Zero | None = Field(default=None, description="refused unless 0")
+    presence_penalty: _Zero | None = Field(default=None, description="refused unless 0")
 
 
 class Choice(_Answer):
