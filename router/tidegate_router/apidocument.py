@@ -37,6 +37,11 @@ _REFUSALS = {
     503: "No worker can be reached.",
     504: "No worker answered in time.",
 }
+_EVENT: _Object = {
+    "description": "Each event: the JSON of an answer or a piece of one, and at last [DONE].",
+    "type": "object",
+    "properties": {"data": {"type": "string"}},
+}
 _ABOUT = (
     "The text APIs of a Tidegate router. Inference itself is the Open Inference Protocol v2 with "
     "Triton's extensions, under /v2, described in oip.openapi.json. Every path may have the prefix "
@@ -101,7 +106,7 @@ def _completions() -> _Object:
         "description": "The answer; with stream, chunks of it as events and then [DONE].",
         "content": {
             "application/json": {"schema": _ref("Completion")},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {"schema": _EVENT},
         },
     }
     return {
@@ -115,7 +120,7 @@ def _completions() -> _Object:
 
 
 def _generate(name: str, media: str) -> _Object:
-    schema = _ref("GenerateAnswer") if media == "application/json" else {"type": "string"}
+    schema = _ref("GenerateAnswer") if media == "application/json" else _EVENT
     return {
         "operationId": name,
         "summary": "Triton's generate extension, with the model's name in the body.",
@@ -130,18 +135,19 @@ def _generate(name: str, media: str) -> _Object:
 
 
 def _models() -> _Object:
-    found = _get("listModels", "The models that completions may name.", _ref("ModelList"))
+    text = "The models that completions may name."
+    found = _get("listModels", text, _ref("ModelList"), "ErrorAnswer")
     return found | {"parameters": _headers()[1:]}
 
 
-def _get(name: str, text: str, schema: _Object) -> _Object:
+def _get(name: str, text: str, schema: _Object, error: str = "PlainError") -> _Object:
     ok = {"description": text, "content": {"application/json": {"schema": schema}}}
     refusals = {status: _REFUSALS[status] for status in (400, 405)}
     return {
         "operationId": name,
         "summary": text,
         "tags": ["about"],
-        "responses": {"200": ok, **_refusals("PlainError", refusals)},
+        "responses": {"200": ok, **_refusals(error, refusals)},
     }
 
 
@@ -162,7 +168,7 @@ def _probe(name: str, text: str) -> _Object:
 def _headers() -> list[_Object]:
     texts = {
         names.HEADER_MODEL: ("the model, where the body names none", openai.MODEL_PATTERN),
-        names.HEADER_POOL: ("namespace/name of a pool", "^[a-z0-9.-]{1,63}/[a-z0-9.-]{1,63}$"),
+        names.HEADER_POOL: ("namespace/name of a pool", path.POOL_PATTERN),
     }
     return [
         {

@@ -114,7 +114,7 @@ class HttpLane:
             answer = self.refuse(refused)
             if answer.status == 405:
                 answer.headers["Allow"] = path.method(parsed)
-            return answer
+            return apis.shaped(parsed, answer)
         if (simple := self._simple(parsed, request)) is not None:
             return simple
         if parsed.target is Target.API:
@@ -140,7 +140,8 @@ class HttpLane:
                     self.dispatcher, pool, parsed.model, parsed.version, clock()
                 )
                 if known is None:
-                    text = f"no pool serves model '{parsed.model}'"
+                    version = f" in version {parsed.version}" if parsed.version else ""
+                    text = f"no pool serves model '{parsed.model}'{version}"
                     return self.refuse(Refusal(DroppedReason.UNKNOWN_MODEL, text))
                 return web.Response(status=200 if known else 503)
             case _:

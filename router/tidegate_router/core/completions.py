@@ -51,12 +51,9 @@ class BadField:
 def parse(body: bytes) -> CompletionRequest | BadField:
     """Return the request in a body; no text of the client's is repeated in what is refused."""
     try:
-        request = CompletionRequest.model_validate_json(body)
+        return CompletionRequest.model_validate_json(body)
     except ValidationError as error:
         return _bad_field(error)
-    if request.stream_options is not None and not request.stream:
-        return BadField("stream_options", "stream_options: only allowed with stream: true")
-    return request
 
 
 def _bad_field(error: ValidationError) -> BadField:

@@ -7,14 +7,21 @@ field that is not listed here.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+=@,-]{0,99}$"
 MAX_PROMPTS = 32
 MAX_STOPS = 4
 _MAX_TOKENS = 2**31 - 1
 
-_One = Annotated[int, Field(ge=1, le=1)]
+
+def _whole(value: object) -> object:
+    """Take 16.0 for 16, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Whole = Annotated[int, BeforeValidator(_whole)]
+_One = Annotated[_Whole, Field(ge=1, le=1)]
 _Zero = Annotated[float, Field(ge=0, le=0)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 FinishReason = Literal["stop", "length", "content_filter"]
@@ -47,15 +54,15 @@ class CompletionRequest(_Request):
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] = Field(
         description="one text, or several that are answered independently; tokens are refused"
     )
-    max_tokens: int | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="default 16")
+    max_tokens: _Whole | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="default 16")
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**31), le=_MAX_TOKENS)
+    seed: _Whole | None = Field(default=None, ge=-(2**31), le=_MAX_TOKENS)
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
         default=None, description="the answer ends before the first of these; kept by the router"
     )
     stream: bool | None = Field(default=None, description="answer with server-sent events")
-    stream_options: StreamOptions | None = Field(default=None, description="only with stream")
+    stream_options: StreamOptions | None = Field(default=None, description="nothing without stream")
     echo: bool | None = Field(default=None, description="put the prompt in front of the answer")
     user: str | None = Field(default=None, max_length=256, description="not used")
     n: _One | None = Field(default=None, description="more is refused")

@@ -73,6 +73,7 @@ _VERBS = {
     "generate_stream": Target.GENERATE_STREAM,
 }
 _LABEL = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
+POOL_PATTERN = rf"^{_LABEL}/{_LABEL}$"
 _POOL = re.compile(rf"/pools/(?P<namespace>{_LABEL})/(?P<name>{_LABEL})(?P<rest>/.*)")
 _MODEL = re.compile(
     r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._+=@,-]{0,99})"

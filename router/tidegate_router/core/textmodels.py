@@ -65,7 +65,9 @@ def chosen(
     found = _owners(names, pools, pool, bare_names=bare_names)
     if len(found) == 1:
         return next(iter(found))
-    text = f"model: name one of {len(found)} text models, see GET /v1/models"
+    if not found:
+        return Refusal(DroppedReason.UNKNOWN_MODEL, "model: there is no text model here")
+    text = f"model: name one of the {len(found)} text models, see GET /v1/models"
     return Refusal(DroppedReason.BAD_REQUEST, text)
 
 

@@ -41,11 +41,12 @@ REFUSED = [
     ("more prompts than are taken", {"prompt": ["a"] * 33}, "prompt"),
     ("no tokens", {"max_tokens": 0}, "max_tokens"),
     ("a number of tokens as text", {"max_tokens": "16"}, "max_tokens"),
+    ("half a token", {"max_tokens": 1.5}, "max_tokens"),
+    ("a number that JSON has not", {"max_tokens": 1e999}, "max_tokens"),
     ("a negative temperature", {"temperature": -0.1}, "temperature"),
     ("more stops than are taken", {"stop": ["a"] * 5}, "stop"),
     ("an empty stop, which would end everything", {"stop": ""}, "stop"),
     ("a model that is a path", {"model": "../x"}, "model"),
-    ("stream options without a stream", {"stream_options": {}}, "stream_options"),
     ("an option of tomorrow", {"stream": True, "stream_options": {"x": 1}}, "stream_options"),
     ("true for a number", {"n": True}, "n"),
 ]
@@ -67,6 +68,8 @@ HARMLESS = [
     ("an empty bias", {"logit_bias": {}}),
     ("nulls", {"logprobs": None, "suffix": None, "stop": None, "stream": None, "user": None}),
     ("a user", {"user": "somebody"}),
+    ("options of a stream that is none", {"stream_options": {"include_usage": True}}),
+    ("whole numbers with a point", {"max_tokens": 16.0, "seed": 7.0, "n": 1.0}),
     ("a whole temperature", {"temperature": 1}),
 ]
 

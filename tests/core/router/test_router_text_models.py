@@ -7,7 +7,6 @@ from tidegate_api.routetable import PoolIdentity, RoutedWorker, RouteTableSpec, 
 from tidegate_api.state import Traits
 from tidegate_router.core import lookup, textmodels
 from tidegate_router.core.pools import PoolView
-from tidegate_router.core.refusal import Refusal
 
 
 def table(name, created, **models):
@@ -57,16 +56,16 @@ def test_without_bare_names_only_a_pool_has_a_list():
         pytest.param([OLD, NEW], "", "anything", "anything", id="a-name-is-taken-as-it-is"),
         pytest.param([OLD], "", "", "story", id="the-only-text-model"),
         pytest.param([OLD, NEW], "ml/old", "", "story", id="the-only-text-model-of-the-pool"),
-        pytest.param([OLD, NEW], "", "", None, id="there-are-two"),
-        pytest.param([], "", "", None, id="there-is-none"),
-        pytest.param([OLD], "ml/none", "", None, id="there-is-no-such-pool"),
-        pytest.param([OLD], "", "../x", None, id="a-path-is-no-name"),
+        pytest.param([OLD, NEW], "", "", 400, id="there-are-two"),
+        pytest.param([], "", "", 404, id="there-is-none"),
+        pytest.param([OLD], "ml/none", "", 404, id="there-is-no-such-pool"),
+        pytest.param([OLD], "", "../x", 400, id="a-path-is-no-name"),
     ],
 )
 def test_a_request_means_the_model_it_names_or_the_only_one(tables, pool, given, model):
     found = textmodels.chosen(*scene(*tables), pool, given, bare_names=True)
-    if model is None:
-        assert isinstance(found, Refusal)
+    if isinstance(model, int):
+        assert found.http_status == model
         assert found.message.startswith("model: ")
     else:
         assert found == model
