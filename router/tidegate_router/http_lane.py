@@ -77,7 +77,7 @@ class HttpLane:
     def make_app(self) -> web.Application:
         """Return the application: one handler, because the path's rules are the core's."""
         app = web.Application(client_max_size=self.max_body_bytes)
-        app.router.add_route("*", "/{anything:.*}", self.handle)
+        app.router.add_route("*", r"/{anything:[\s\S]*}", self.handle)
         app.on_response_prepare.append(name_server)
         return app
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+=@,-]{0,99}$"
 MAX_PROMPTS = 32
 MAX_STOPS = 4
-_MAX_TOKENS = 2**31 - 1
+_MAX_INTEGER = 2**31 - 1
 
 
 def _whole(value: object) -> object:
@@ -20,8 +20,9 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_Whole = Annotated[int, BeforeValidator(_whole)]
-_One = Annotated[_Whole, Field(ge=1, le=1)]
+_One = Annotated[int, Field(ge=1, le=1), BeforeValidator(_whole)]
+_Tokens = Annotated[int, Field(ge=1, le=_MAX_INTEGER), BeforeValidator(_whole)]
+_Seed = Annotated[int, Field(ge=-(2**31), le=_MAX_INTEGER), BeforeValidator(_whole)]
 _Zero = Annotated[float, Field(ge=0, le=0)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 FinishReason = Literal["stop", "length", "content_filter"]
@@ -54,10 +55,10 @@ class CompletionRequest(_Request):
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] = Field(
         description="one text, or several that are answered independently; tokens are refused"
     )
-    max_tokens: _Whole | None = Field(default=None, ge=1, le=_MAX_TOKENS, description="default 16")
+    max_tokens: _Tokens | None = Field(default=None, description="default 16")
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    seed: _Whole | None = Field(default=None, ge=-(2**31), le=_MAX_TOKENS)
+    seed: _Seed | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
         default=None, description="the answer ends before the first of these; kept by the router"
     )

@@ -7,6 +7,7 @@ import json
 import openai
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from tidegate_api.state import Traits
 
@@ -303,6 +304,14 @@ async def test_a_path_takes_its_own_method_only(served):
         assert answer.status == 405
         assert answer.headers["Allow"] in {"GET", "POST"}
         assert answer.headers["Allow"] != method
+
+
+async def test_a_path_with_a_line_end_is_refused_as_every_other(served, worker):
+    url = URL(f"http://127.0.0.1:{served.port}/v2/models/a%0Ab/infer", encoded=True)
+    async with served.session.post(url, data=b"{}") as answer:
+        assert answer.status == 403
+        assert answer.headers["x-tidegate-dropped-reason"] == "not-allowed"
+    assert worker.seen == []
 
 
 async def test_paths_that_only_look_alike_are_none(served):
