@@ -27,6 +27,7 @@ from tidegate_router.core.refusal import Refusal
 DONE = b"data: [DONE]\n\n"
 _DEFAULT_TOKENS = 16
 _MAX_EVENT_BYTES = 1024 * 1024
+_MAX_CHARACTERS = 4 * 1024 * 1024  # of one answer: some hundred thousand tokens
 _ASKED_FOR = {
     "exclude_input_in_output": True,
     "return_finish_reason": True,
@@ -129,14 +130,20 @@ class Generation:
     """
 
     stops: Sequence[str] = ()
-    text: str = ""  # what went out so far
     fault: str = ""
     finished: bool = False
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     finish: FinishReason | None = None
     _events: Events = field(default_factory=Events)
+    _out: list[str] = field(default_factory=list)
+    _characters: int = 0
     _held: str = ""  # may be the beginning of a stop text
+
+    @property
+    def text(self) -> str:
+        """What went out so far."""
+        return "".join(self._out)
 
     def feed(self, piece: bytes) -> str:
         """Take bytes of the worker's stream; return the text that may go out now."""
@@ -150,7 +157,7 @@ class Generation:
     def end(self) -> str:
         """Return what was held back, once the worker's stream is complete."""
         self.finished, rest, self._held = True, self._held, ""
-        self.text += rest
+        self._out.append(rest)
         return rest
 
     def _event(self, data: bytes) -> str:
@@ -182,7 +189,10 @@ class Generation:
         else:
             kept = _beginning_of(self.stops, waiting)
             ready, self._held = waiting[: len(waiting) - kept], waiting[len(waiting) - kept :]
-        self.text += ready
+        self._out.append(ready)
+        self._characters += len(ready)
+        if self._characters > _MAX_CHARACTERS:
+            self.fault, self.finished = "the answer is too long", True
         return ready
 
 

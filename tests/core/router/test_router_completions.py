@@ -197,6 +197,16 @@ def test_an_endless_event_is_a_fault_and_bounded():
     assert one.fault == "an event is too large"
 
 
+def test_an_endless_answer_is_a_fault_and_bounded():
+    one, piece = Generation(), event("x" * 500_000)
+    for _ in range(20):
+        one.feed(piece)
+        if one.finished:
+            break
+    assert one.fault == "the answer is too long"
+    assert len(one.text) < 5_000_000
+
+
 @pytest.mark.parametrize(
     ("raw", "fault"),
     [
