@@ -46,6 +46,23 @@ def test_a_record_says_where_a_request_went_and_what_it_cost():
     }  # fmt: skip
 
 
+def test_a_route_keeps_its_wait_its_last_worker_and_the_time_of_all_attempts(
+    harness, make_table, make_worker
+):
+    one = harness(make_table(make_worker("a"), make_worker("b")))
+    route = one.plan()
+    one.now_s += 0.5
+    first = one.next(route)
+    one.settle(route, first, Outcome.NEVER_RAN, 0.25)
+    one.now_s += 1.0
+    second = one.next(route)
+    one.settle(route, second, Outcome.OK, 0.125)
+    found = record.of_route("id-1", route, "200", one.now_s, protocol="grpc")
+    assert (found.queue_ms, found.upstream_ms, found.total_ms) == (500.0, 375.0, 1500.0)
+    assert (found.worker, found.attempts) == (second.worker_name, 2)
+    assert second.worker_name != first.worker_name
+
+
 def test_a_request_that_reached_nobody_waited_all_its_time():
     found = record.of_route("id-1", route_of(), "429", 10.5, protocol="http", reason="saturated")
     assert (found.outcome, found.queue_ms, found.total_ms) == ("refused", 500.0, 500.0)
