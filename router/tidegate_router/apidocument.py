@@ -142,7 +142,8 @@ def _models() -> _Object:
 
 def _get(name: str, text: str, schema: _Object, error: str = "PlainError") -> _Object:
     ok = {"description": text, "content": {"application/json": {"schema": schema}}}
-    refusals = {status: _REFUSALS[status] for status in (400, 405)}
+    statuses = (400, 404, 405) if error == "ErrorAnswer" else (400, 405)
+    refusals = {status: _REFUSALS[status] for status in statuses}
     return {
         "operationId": name,
         "summary": text,

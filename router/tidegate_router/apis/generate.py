@@ -49,6 +49,6 @@ def _split(body: bytes) -> tuple[str | None, bytes] | Refusal:
     if "model" not in document:
         return None, body
     named = document.pop("model")
-    if not isinstance(named, str | None):
-        return Refusal(DroppedReason.BAD_REQUEST, "model: expected a string")
+    if named == "" or not isinstance(named, str | None):
+        return Refusal(DroppedReason.BAD_REQUEST, "model: expected a model's name")
     return named, orjson.dumps(document)

@@ -14,8 +14,10 @@ _NAME = re.compile(MODEL_PATTERN)
 Pools = dict[str, PoolView]  # by UID
 
 
-def listed(names: NameIndex, pools: Pools, pool: str, *, bare_names: bool) -> ModelList:
+def listed(names: NameIndex, pools: Pools, pool: str, *, bare_names: bool) -> ModelList | Refusal:
     """Return the text models of one pool, or those that a bare name reaches, in order of name."""
+    if pool and pool not in names.pools:
+        return Refusal(DroppedReason.UNKNOWN_POOL, f"there is no pool '{pool}'")
     owners = _owners(names, pools, pool, bare_names=bare_names)
     return ModelList(
         data=[

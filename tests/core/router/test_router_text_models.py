@@ -42,7 +42,8 @@ def test_the_list_has_each_text_model_with_the_pool_that_owns_its_name():
 
 def test_the_list_of_a_pool_has_its_own_models():
     assert [one[:2] for one in listed("ml/new")] == [("poem", "ml/new"), ("story", "ml/new")]
-    assert listed("ml/none") == []
+    unknown = textmodels.listed(*scene(OLD), "ml/none", bare_names=True)
+    assert unknown.http_status == 404
 
 
 def test_without_bare_names_only_a_pool_has_a_list():

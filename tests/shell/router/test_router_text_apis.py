@@ -290,7 +290,9 @@ async def test_a_body_without_a_model_reaches_the_worker_byte_for_byte(router, s
     assert worker.seen[0].body == raw
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b'{"model": 1}', b'{"model": "a/b"}', b"nan"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b'{"model": 1}', b'{"model": ""}', b'{"model": "a/b"}', b"nan"]
+)
 async def test_a_generate_that_names_nothing_is_refused(served, worker, raw):
     answer, body = await served.ask("POST", "/generate", data=raw)
     assert answer.status == 400
