@@ -82,6 +82,17 @@ async def test_openais_client_completes_and_streams_through_real_triton(agent, u
         assert refused.value.status_code == 404
 
 
+async def test_a_stop_ends_the_work_in_triton(agent, url):
+    wanted = {"model": "textgenrnn", "prompt": "Once", "max_tokens": 100_000, "temperature": 0}
+    async with aiohttp.ClientSession() as session:
+        for _ in range(4):  # twice as many as there are instances
+            body = {**wanted, "stop": "e"}
+            async with session.post(f"{url}/v1/completions", json=body) as answer:
+                told = await answer.json()
+                assert told["choices"][0]["finish_reason"] == "stop"
+    await agent.until(lambda state: state.models[0].in_flight == 0, limit_s=30)
+
+
 async def test_generate_stream_by_a_body_that_names_the_model(url):
     body = {"model": "textgenrnn", "text_input": "Hello", "max_tokens": 4, "temperature": 0}
     async with (
