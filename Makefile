@@ -37,6 +37,7 @@ verify: $(STAMP) ## format, lint, types, layers, generated files, chart
 generate: $(STAMP) ## rewrite every generated file
 	@$(PYTHON) -m tidegate_api.schemagen
 	@$(PYTHON) -m tidegate_operator.statepicture docs/rollouts.md
+	@$(PYTHON) -m tidegate_router.apidocument > docs/reference/openapi.json
 	@$(VENV)/bin/typer tidegate_cli.app utils docs --name tidegate --output docs/reference/cli.md
 
 lock: $(STAMP) ## resolve the dependencies anew into requirements.lock

@@ -54,6 +54,9 @@ HEADER_WORKER = "x-tidegate-worker"  # answer: pod name of the worker that serve
 HEADER_REVISION = "x-tidegate-revision"
 HEADER_ATTEMPTS = "x-tidegate-attempts"
 HEADER_REQUEST_ID = "x-request-id"
+HEADER_TRACEPARENT = "traceparent"  # https://www.w3.org/TR/trace-context/
+HEADER_TRACESTATE = "tracestate"
+HEADER_SERVER_TIMING = "Server-Timing"
 HEADER_DRAIN_ACK = "x-tidegate-drain-ack"  # operator's scrape: every live router let go
 HEADER_RESTRICTED_KEY = "x-tidegate-restricted-key"  # guards Triton's control APIs
 

@@ -53,6 +53,7 @@ class Traits(ApiModel):
     dynamic_batching: bool = False
     max_batch_size: int = 0
     instances: int = 1
+    text: bool = Field(default=False, description="takes text_input, gives text_output")
 
 
 class ModelState(ApiModel):

@@ -21,7 +21,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from tidegate_e2e import magika
+from tidegate_e2e import magika, textgenrnn
 from tidegate_e2e.localcluster.binaries import cache_root, kubectl
 from tidegate_e2e.localcluster.configs import PAUSE_IMAGE
 from tidegate_e2e.localcluster.plan import INSTANCES, Plan, plan
@@ -70,11 +70,11 @@ class Image:
 
 @cache
 def project_images() -> Mapping[str, Image]:
-    """Return every image by name: three programs and the demo's model.
+    """Return every image by name: three programs and the demo's two models.
 
     Read once a process: what was built, loaded and installed is then the same, whoever edits.
     """
-    context = magika.context()
+    context, text_context = magika.context(), textgenrnn.context()
     images = (
         Image(
             name="operator", dockerfile=ROOT / "Dockerfile", target="operator",
@@ -91,6 +91,10 @@ def project_images() -> Mapping[str, Image]:
         Image(
             name="model-magika", dockerfile=context / "Dockerfile", context=context,
             inputs=("magika",), fixed_tag="1",
+        ),
+        Image(
+            name="model-textgenrnn", dockerfile=text_context / "Dockerfile",
+            context=text_context, inputs=("textgenrnn",), fixed_tag="1",
         ),
     )  # fmt: skip
     return MappingProxyType({image.name: image for image in images})

@@ -24,6 +24,7 @@ from tidegate_router.h2.lane import GrpcLane
 from tidegate_router.http1 import lane as http1
 from tidegate_router.http1.lane import FastLane
 from tidegate_router.http_lane import HttpLane
+from tidegate_router.records import Records
 from tidegate_router.settings import Settings
 
 _log = logging.getLogger("tidegate_router")
@@ -61,6 +62,7 @@ async def _run(read: Settings) -> None:
         stack.push_async_callback(upstream.close)
         cache = ResponseCache[WorkerAnswer](max_bytes=read.cache_max_bytes)
         lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes, cache=cache)
+        lane.records = Records(metrics.records_dropped, read.access_log_sample_ratio)
         stack.push_async_callback(lane.mirror.close)
         grpc = GrpcLane(dispatcher, routes, metrics, read)
         await listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Coroutine
+import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from multidict import CIMultiDict
 
 from tidegate_api import names
 from tidegate_api.names import DroppedReason
+from tidegate_router import apis
 from tidegate_router.adapters.routes import Routes
 from tidegate_router.adapters.server import name_server
 from tidegate_router.adapters.upstream import (
@@ -23,17 +25,20 @@ from tidegate_router.adapters.upstream import (
     WorkerRequest,
 )
 from tidegate_router.cached import Cached
-from tidegate_router.core import headers, path, pins, report
+from tidegate_router.core import headers, path, pins, record, report
 from tidegate_router.core.cache import ResponseCache
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.faults import Outcome, judge_http
 from tidegate_router.core.path import Parsed, Target
+from tidegate_router.core.record import Trace
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Step
 from tidegate_router.core.tensors import HttpAnswer
 from tidegate_router.http_cached import HttpCached, HttpFlight, keep, through_cache
-from tidegate_router.lane import acquire, clock, request_id
+from tidegate_router.lane import acquire, clock
 from tidegate_router.mirror import Mirror
+from tidegate_router.records import Records
+from tidegate_router.relay import Relay, identity
 from tidegate_router.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -41,43 +46,14 @@ _ABANDONED_S = 600.0
 _NOBODY_LISTENS = WorkerAnswer(499, [], b"", 0.0)  # what a client that left does not get
 _LOOK_S = 0.25
 _BODY_S = 120.0
-_IDENTITY = web.RequestKey("identity", str)
+_ROUTE = web.RequestKey("route", Route)
+_TRACE = web.RequestKey("trace", Trace)
+_TRANSLATED = frozenset({"accept", "accept-encoding", "content-encoding", "content-type"})
 METADATA = {
     "name": "tidegate-router",
     "version": "0.1.0",
     "extensions": ["classification", "binary_tensor_data", "statistics", "generate"],
 }
-
-
-@dataclass(slots=True)
-class _Relay:
-    """One stream on its way to a client: either `response` has begun, or `answer` is an error."""
-
-    request: web.Request
-    started_s: float
-    response: web.StreamResponse | None = None
-    answer: WorkerAnswer | None = None
-    first_byte_s: float | None = None
-
-    async def begin(self, response: web.StreamResponse) -> None:
-        """Send the head."""
-        self.first_byte_s, self.response = clock(), response
-        await response.prepare(self.request)
-
-    async def write(self, piece: bytes) -> None:
-        """Send a piece of the body."""
-        if self.response is not None:
-            await self.response.write(piece)
-
-    def cut(self) -> None:
-        """Break the connection: a proper end would call a truncated stream complete."""
-        if self.response is not None and self.request.transport is not None:
-            self.request.transport.abort()
-
-    def ended(self, outcome: Outcome, detail: str = "") -> Ending:
-        """Return the attempt's end; its latency is the time to the first byte."""
-        until_s = clock() if self.first_byte_s is None else self.first_byte_s
-        return Ending(outcome=outcome, latency_s=until_s - self.started_s, detail=detail)
 
 
 @dataclass(slots=True)
@@ -92,19 +68,22 @@ class HttpLane:
     body_s: float = _BODY_S
     draining: bool = False
     cache: ResponseCache[WorkerAnswer] = field(default_factory=ResponseCache)
+    records: Records | None = None
     mirror: Mirror = field(init=False)
     cached: HttpCached = field(init=False)
+    _apis: dict[str, apis.Handler] = field(init=False)
     _abandoned: set[asyncio.Task[WorkerAnswer]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Make what sends copies, and what keeps answers."""
         self.mirror = Mirror(self.dispatcher, self.telemetry)
         self.cached = Cached(self.dispatcher, self.telemetry, self.cache)
+        self._apis = apis.handlers(self)
 
     def make_app(self) -> web.Application:
         """Return the application: one handler, because the path's rules are the core's."""
         app = web.Application(client_max_size=self.max_body_bytes)
-        app.router.add_route("*", "/{anything:.*}", self.handle)
+        app.router.add_route("*", r"/{anything:[\s\S]*}", self.handle)
         app.on_response_prepare.append(name_server)
         return app
 
@@ -112,20 +91,44 @@ class HttpLane:
         """Answer one request; whatever happens is an answer with a reason."""
         answer = await self._answer(request)
         if not answer.prepared:
-            answer.headers[names.HEADER_REQUEST_ID] = _identity(request)
+            answer.headers[names.HEADER_REQUEST_ID] = identity(request)
+            if (route := request.get(_ROUTE)) is not None:
+                answer.headers[names.HEADER_SERVER_TIMING] = _timing(route, route.upstream_s)
             if self.draining:
                 answer.force_close()
+        if self.records is not None:
+            self._record(self.records, request, answer)
         return answer
+
+    def _record(self, records: Records, request: web.Request, answer: web.StreamResponse) -> None:
+        trace = request.get(_TRACE)
+        records.note(
+            identity(request),
+            request.get(_ROUTE),
+            str(answer.status),
+            "http",
+            answer.headers.get(names.HEADER_DROPPED_REASON, ""),
+            "" if trace is None else trace.trace,
+            forced=trace is not None and trace.sampled,
+        )
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         parsed = path.parse(request.raw_path.partition("?")[0])
         if isinstance(parsed, Refusal):
-            return self._refuse(parsed)
+            return self.refuse(parsed)
         if (refused := _check(request, parsed)) is not None:
-            return self._refuse(refused)
+            answer = self.refuse(refused)
+            if answer.status == 405:
+                answer.headers["Allow"] = path.method(parsed)
+            return apis.shaped(parsed, answer)
         if (simple := self._simple(parsed, request)) is not None:
             return simple
-        return await self._forward(parsed, request)
+        if parsed.target is Target.API:
+            return await self._apis[parsed.upstream](parsed, request)
+        body = await self.read_body(request)
+        if isinstance(body, Refusal):
+            return self.refuse(body)
+        return await self.send(parsed, request, body)
 
     def _simple(self, parsed: Parsed, request: web.Request) -> web.Response | None:
         """Answer what needs no worker."""
@@ -143,46 +146,78 @@ class HttpLane:
                     self.dispatcher, pool, parsed.model, parsed.version, clock()
                 )
                 if known is None:
-                    text = f"no pool serves model '{parsed.model}'"
-                    return self._refuse(Refusal(DroppedReason.UNKNOWN_MODEL, text))
+                    version = f" in version {parsed.version}" if parsed.version else ""
+                    text = f"no pool serves model '{parsed.model}'{version}"
+                    return self.refuse(Refusal(DroppedReason.UNKNOWN_MODEL, text))
                 return web.Response(status=200 if known else 503)
             case _:
                 return None
 
-    async def _forward(self, parsed: Parsed, request: web.Request) -> web.StreamResponse:
+    async def read_body(self, request: web.Request) -> bytes | Refusal:
+        """Return the whole body."""
         try:
             async with asyncio.timeout(self.body_s):
-                body = await request.read()
+                return await request.read()
         except TimeoutError:
             text = f"the body did not arrive within {self.body_s:g} s"
-            return self._refuse(Refusal(DroppedReason.BAD_REQUEST, text, http_override=408))
+            return Refusal(DroppedReason.BAD_REQUEST, text, http_override=408)
         except web.HTTPRequestEntityTooLarge:
             text = f"the body is larger than {self.max_body_bytes} bytes"
-            return self._refuse(Refusal(DroppedReason.TOO_LARGE, text))
+            return Refusal(DroppedReason.TOO_LARGE, text)
+
+    async def send(
+        self,
+        parsed: Parsed,
+        request: web.Request,
+        body: bytes,
+        translate: Callable[[web.Request], Relay] | None = None,
+    ) -> web.StreamResponse:
+        """Plan a request and have a worker answer it.
+
+        `translate` makes the relay of each attempt of a stream whose body is not the client's own;
+        without it the worker gets the client's bytes and the client the worker's.
+        """
         pool = parsed.pool or request.headers.get(names.HEADER_POOL, "")
         given = pins.given(_pairs(request))
         tier = request.headers.get(names.HEADER_TIER, "")
         route = self.dispatcher.plan(self._ask(parsed, pool, body, given, tier), clock())
         if isinstance(route, Refusal):
-            return self._refuse(route)
-        query = request.raw_path.partition("?")[2]
+            return self.refuse(route)
+        request[_ROUTE] = route
+        query = "" if translate else request.raw_path.partition("?")[2]
         work = WorkerRequest(
             method=request.method,
             target=f"{parsed.upstream}?{query}" if query else parsed.upstream,
-            headers=[
-                *headers.strip_request(_pairs(request)),
-                (names.HEADER_REQUEST_ID, _identity(request)),
-            ],
+            headers=self._worker_headers(request, translated=translate is not None),
             body=body or None,
         )
         try:
             if parsed.target in path.STREAM_TARGETS:
-                return await self._stream(route, work, request)
+                return await self._stream(route, work, request, translate or Relay)
             if route.cache_ttl_s:
                 return await self._cached(route, work, request)
             return await self._unary(route, work, request)
         finally:
             self.dispatcher.finish(route, clock())
+
+    def _worker_headers(self, request: web.Request, *, translated: bool) -> headers.Pairs:
+        """Return what a worker is told beside the body: the client's headers, id and trace."""
+        trace = request[_TRACE] = self._trace(request)
+        kept = headers.strip_request(_pairs(request))
+        dropped = {names.HEADER_TRACEPARENT} | (_TRANSLATED if translated else set())
+        if not trace.given:
+            dropped.add(names.HEADER_TRACESTATE)
+        return [
+            *(pair for pair in kept if pair[0].lower() not in dropped),
+            *([("Content-Type", "application/json")] if translated else []),
+            (names.HEADER_REQUEST_ID, identity(request)),
+            (names.HEADER_TRACEPARENT, trace.header),
+        ]
+
+    def _trace(self, request: web.Request) -> Trace:
+        given = request.headers.getall(names.HEADER_TRACEPARENT, [])
+        sampled = self.records is not None and self.records.sampled(identity(request))
+        return record.trace_of(given, random.getrandbits, sampled=sampled)
 
     def _ask(self, parsed: Parsed, pool: str, body: bytes, given: pins.Given, tier: str) -> Ask:
         call = Call.INQUIRY if parsed.target is Target.INQUIRY else Call.INFER
@@ -234,11 +269,11 @@ class HttpLane:
         while True:
             attempt = await self._acquire(route)
             if isinstance(attempt, Refusal):
-                return self._refuse(attempt, route)
+                return self.refuse(attempt, route)
             ending, answer = await self._try(attempt, work, request, flight)
             step = self.dispatcher.settle(route, attempt, ending, clock())
             if isinstance(step, Refusal):
-                return self._refuse(step, route)
+                return self.refuse(step, route)
             if step is Step.FORWARD and answer is not None:
                 if ending.outcome is Outcome.OK:
                     self.copy(route, attempt, work, answer)
@@ -309,14 +344,18 @@ class HttpLane:
             task.exception()  # looked at: an abandoned attempt's error is nobody's
 
     async def _stream(
-        self, route: Route, work: WorkerRequest, request: web.Request
+        self,
+        route: Route,
+        work: WorkerRequest,
+        request: web.Request,
+        make_relay: Callable[[web.Request], Relay],
     ) -> web.StreamResponse:
         """Relay an answer piece by piece; retried only until its first byte."""
         while True:
             attempt = await self._acquire(route)
             if isinstance(attempt, Refusal):
-                return self._refuse(attempt, route)
-            relay = _Relay(request, started_s=clock())
+                return self.refuse(attempt, route)
+            relay = make_relay(request)
             try:
                 ending = await _while_client_stays(relay, self._relay(relay, route, attempt, work))
             finally:
@@ -326,13 +365,13 @@ class HttpLane:
                 self._count(route, relay.response.status)
                 return relay.response
             if isinstance(step, Refusal):
-                return self._refuse(step, route)
-            if step is Step.FORWARD and relay.answer is not None:
-                return self._pass_on(route, attempt, relay.answer, request)
+                return self.refuse(step, route)
+            if step is Step.FORWARD:  # without an answer the client left before it
+                return self._pass_on(route, attempt, relay.answer or _NOBODY_LISTENS, request)
             self._count_retry(route)
 
     async def _relay(
-        self, relay: "_Relay", route: Route, attempt: Attempt, work: WorkerRequest
+        self, relay: Relay, route: Route, attempt: Attempt, work: WorkerRequest
     ) -> Ending:
         """Pass one worker's stream on; the attempt's time runs until its first byte."""
         try:
@@ -345,12 +384,8 @@ class HttpLane:
                     seconds = clock() - relay.started_s
                     relay.answer = WorkerAnswer(answer.status, answer.headers, body, seconds)
                     return relay.ended(judge_http(answer.status, body))
-                async for piece in answer.pieces():
-                    if relay.response is None:
-                        route.answered = True
-                        limit.reschedule(None)
-                        await self._begin_stream(relay, route, attempt, answer)
-                    await relay.write(piece)
+                await self._pump(relay, route, attempt, answer, limit)
+                return relay.ended(await relay.complete())
         except UnreachableError as error:
             return relay.ended(Outcome.UNREACHABLE, str(error))
         except BrokenError as error:
@@ -360,18 +395,37 @@ class HttpLane:
             return relay.ended(Outcome.TIMEOUT)
         except ConnectionError:
             return relay.ended(Outcome.CANCELLED)
-        if relay.response is None:
+
+    async def _pump(
+        self,
+        relay: Relay,
+        route: Route,
+        attempt: Attempt,
+        answer: OpenAnswer,
+        limit: asyncio.Timeout,
+    ) -> None:
+        async for piece in answer.pieces():
+            if relay.first_byte_s is None:
+                relay.first_byte_s = clock()
+                if relay.live:
+                    route.answered = True
+                    limit.reschedule(None)
+                await self._begin_stream(relay, route, attempt, answer)
+            if not await relay.write(piece):
+                return
+        if relay.first_byte_s is None:
             await self._begin_stream(relay, route, attempt, answer)
-        return relay.ended(Outcome.OK)
 
     async def _begin_stream(
-        self, relay: "_Relay", route: Route, attempt: Attempt, answer: OpenAnswer
+        self, relay: Relay, route: Route, attempt: Attempt, answer: OpenAnswer
     ) -> None:
         response = web.StreamResponse(
             status=answer.status,
             headers=CIMultiDict(headers.strip_response(answer.headers)),
         )
         self._mark(response, route, attempt, relay.request)
+        upstream_s = route.upstream_s + relay.ended(Outcome.OK).latency_s
+        response.headers[names.HEADER_SERVER_TIMING] = _timing(route, upstream_s)
         await relay.begin(response)
 
     async def _acquire(self, route: Route) -> Attempt | Refusal:
@@ -400,11 +454,12 @@ class HttpLane:
         response.headers[names.HEADER_WORKER] = attempt.worker_name
         response.headers[names.HEADER_REVISION] = attempt.revision
         response.headers[names.HEADER_ATTEMPTS] = str(route.attempts)
-        response.headers[names.HEADER_REQUEST_ID] = _identity(request)
+        response.headers[names.HEADER_REQUEST_ID] = identity(request)
         if request.headers.get(names.HEADER_EXPLAIN) == "true":
             response.headers[names.HEADER_EXPLAIN] = self.dispatcher.explain(route, attempt)
 
-    def _refuse(self, refusal: Refusal, route: Route | None = None) -> web.Response:
+    def refuse(self, refusal: Refusal, route: Route | None = None) -> web.Response:
+        """Answer for the router itself, with the reason in a header."""
         self.telemetry.shed.labels(refusal.reason.value).inc()
         response = web.json_response({"error": refusal.message}, status=refusal.http_status)
         response.headers[names.HEADER_DROPPED_REASON] = refusal.reason.value
@@ -429,7 +484,7 @@ class HttpLane:
         self.telemetry.retries.labels(*labels).inc()
 
 
-async def _while_client_stays(relay: _Relay, relaying: Coroutine[None, None, Ending]) -> Ending:
+async def _while_client_stays(relay: Relay, relaying: Coroutine[None, None, Ending]) -> Ending:
     """Relay until the end, or until _LOOK_S after the client left: the worker then hears of it."""
     task = asyncio.create_task(relaying)
     try:
@@ -448,28 +503,25 @@ def _check(request: web.Request, parsed: Parsed) -> Refusal | None:
     refused = headers.check(_pairs(request), (request.version.major, request.version.minor))
     if refused is not None:
         return refused
-    posts = parsed.target in path.POST_TARGETS
-    if request.method != ("POST" if posts else "GET"):
-        text = f"{parsed.target.value} is a {'POST' if posts else 'GET'}"
+    method = path.method(parsed)
+    if request.method != method:
+        text = f"{parsed.target.value} is a {method}"
         return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
-    if not posts and request.body_exists:
+    if method == "GET" and request.body_exists:
         return Refusal(DroppedReason.BAD_REQUEST, "a GET carries no body")
     header = request.headers.get(names.HEADER_POOL)
     named = path.pool_name(header) if header is not None else ""
     return named if isinstance(named, Refusal) else None
 
 
-def _identity(request: web.Request) -> str:
-    """Return the request's id: the client's, or a new one."""
-    known = request.get(_IDENTITY)
-    if known is None:
-        known = request_id(request.headers.get(names.HEADER_REQUEST_ID, ""))
-        request[_IDENTITY] = known
-    return known
-
-
 def _pairs(request: web.Request) -> headers.Pairs:
     return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in request.raw_headers]
+
+
+def _timing(route: Route, upstream_s: float) -> str:
+    total_s = clock() - route.started_s
+    queue_s = route.queue_s if route.attempts else total_s
+    return record.server_timing(queue_s, upstream_s, total_s)
 
 
 def _ended(outcome: Outcome, started_s: float, detail: str = "") -> Ending:

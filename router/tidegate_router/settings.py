@@ -29,11 +29,13 @@ class Settings:
     queue_max_bytes: int = 256 * 1024 * 1024
     cache_max_bytes: int = 64 * 1024 * 1024
     log_level: str = "info"
+    access_log_sample_ratio: float = 0.01
     kubeconfig: str = ""
 
 
 _QUEUE_PART = 4
 _LEVELS = ("debug", "info", "warning", "error")
+_FLOATS = {"drain-seconds", "access-log-sample"}
 _NUMBERS = {"http-port", "grpc-port", "admin-port", "max-body-bytes"} | {
     "queue-max-bytes",
     "cache-max-bytes",
@@ -57,6 +59,7 @@ _FLAGS: tuple[tuple[str, str, str], ...] = (
     ("queue-max-bytes", "0", "bodies that wait, over all pools; 0: a quarter of the memory limit"),
     ("cache-max-bytes", str(64 * 1024 * 1024), "answers that are kept for responseCache"),
     ("log-level", "info", "debug, info, warning or error"),
+    ("access-log-sample", "0.01", "part of the successes that leave a record, 0..1; errors all do"),
 )
 
 
@@ -66,13 +69,15 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     for flag, default, text in _FLAGS:
         variable = f"TIDEGATE_{flag.upper().replace('-', '_')}"
         value = environment.get(variable) or default
-        kind = int if flag in _NUMBERS else float if flag == "drain-seconds" else str
+        kind = int if flag in _NUMBERS else float if flag in _FLOATS else str
         parser.add_argument(f"--{flag}", default=value, type=kind, help=f"{text} [{variable}]")
     found = parser.parse_args(arguments)
     if found.bare_model_names not in {"Oldest", "Off"}:
         parser.error(f"--bare-model-names: expected Oldest or Off, not {found.bare_model_names}")
     if found.log_level not in _LEVELS:
         parser.error(f"--log-level: expected one of {', '.join(_LEVELS)}, not {found.log_level}")
+    if not 0 <= found.access_log_sample <= 1:
+        parser.error(f"--access-log-sample: expected 0..1, not {found.access_log_sample}")
     return Settings(
         http_port=found.http_port,
         grpc_port=found.grpc_port,
@@ -90,5 +95,6 @@ def read(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         queue_max_bytes=found.queue_max_bytes or found.memory_limit_bytes // _QUEUE_PART,
         cache_max_bytes=found.cache_max_bytes,
         log_level=found.log_level,
+        access_log_sample_ratio=found.access_log_sample,
         kubeconfig=environment.get("KUBECONFIG", ""),
     )

@@ -124,6 +124,7 @@ class Telemetry:
     ejections: Gauge = field(init=False)
     cached: Counter = field(init=False)
     cache_bytes: Gauge = field(init=False)
+    records_dropped: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
@@ -185,6 +186,10 @@ class Telemetry:
             ),
             "cache_bytes": Gauge(
                 "tidegate_router_cache_bytes", "Memory that kept answers take.",
+                registry=self.registry,
+            ),
+            "records_dropped": Counter(
+                "tidegate_router_records_dropped", "Request records that nobody took in time.",
                 registry=self.registry,
             ),
         }  # fmt: skip

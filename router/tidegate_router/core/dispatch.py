@@ -294,6 +294,7 @@ class Dispatcher:
     def settle(self, route: Route, attempt: Attempt, ending: Ending, now_s: float) -> Settled:
         """Learn from an attempt's end and decide what follows."""
         outcome = route.last_outcome = ending.outcome
+        route.upstream_s += ending.latency_s
         candidate = attempt.choice.candidate
         slot, health = candidate.slot, candidate.health
         if (
@@ -445,6 +446,7 @@ class Dispatcher:
             if requests.second != second:
                 requests.turn(second)
             requests.ok += 1
+            route.queue_s = now_s - route.started_s
             route.deadline_s = min(route.deadline_s, now_s + route.timeout_s)
         attempt = making.attempt(route, choice, now_s)
         candidate = choice.candidate

@@ -24,7 +24,7 @@ _VERSIONS = frozenset({(1, 0), (1, 1)})
 ONCE = frozenset({  # what is acted on: a second one would be another program's first
     "host", "content-length", "content-type", "content-encoding", "transfer-encoding",
     "inference-header-content-length", "expect", names.HEADER_POOL, names.HEADER_EXPLAIN,
-    names.HEADER_REQUEST_ID, names.HEADER_TIER,
+    names.HEADER_REQUEST_ID, names.HEADER_TIER, names.HEADER_MODEL,
 })  # fmt: skip
 
 

@@ -44,7 +44,8 @@ def route(
     made.attempts = made.free_retries = made.paid_retries = made.losses = 0
     made.answered = made.idempotent = made.finished = made.woken = False
     made.tried = _NOBODY
-    made.last_fault = made.accelerator = ""
+    made.last_fault = made.accelerator = made.worker = ""
+    made.queue_s = made.upstream_s = 0.0
     made.last_outcome = made.slot = None
     made.sequence = group.sequence and bool(ask.sequence) and ask.call is not _INQUIRY
     made.repeatable = group.repeatable
@@ -57,6 +58,7 @@ def attempt(of: Route, choice: Choice, now_s: float) -> Attempt:
     worker, slot = candidate.worker, candidate.slot
     of.attempts += 1
     of.accelerator = worker.accelerator
+    of.worker = worker.name or worker.id
     of.idempotent = candidate.repeatable
     of.slot = slot
     left_s = of.deadline_s - now_s
@@ -67,7 +69,7 @@ def attempt(of: Route, choice: Choice, now_s: float) -> Attempt:
     made.number = of.attempts
     made.pool_uid = of.pool_uid
     made.worker_id = worker.id
-    made.worker_name = worker.name or worker.id
+    made.worker_name = of.worker
     made.address = worker.address
     made.http_port = worker.ports.http
     made.grpc_port = worker.ports.grpc

@@ -1,7 +1,8 @@
 """Paths that the public port answers, and nothing else (router.md sections 2 and 9).
 
-An allow-list: model and server calls of the Open Inference Protocol v2 and Triton's generate, each
-also under /pools/NAMESPACE/NAME. Repository, shared-memory, trace and logging APIs are refused.
+An allow-list: model and server calls of the Open Inference Protocol v2, Triton's generate and the
+text APIs, each also under /pools/NAMESPACE/NAME. Repository, shared-memory, trace and logging APIs
+are refused.
 """
 
 import re
@@ -25,6 +26,7 @@ class Target(StrEnum):
     INFER = "infer"
     GENERATE = "generate"
     GENERATE_STREAM = "generateStream"
+    API = "api"  # one of API_METHODS: answered over aiohttp
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,19 @@ class Parsed:
 
 POST_TARGETS = frozenset({Target.INFER, Target.GENERATE, Target.GENERATE_STREAM})
 STREAM_TARGETS = frozenset({Target.GENERATE_STREAM})
+
+GENERATE = "/generate"
+GENERATE_STREAM = "/generate_stream"
+COMPLETIONS = "/v1/completions"
+MODELS = "/v1/models"
+OPENAPI = "/openapi.json"
+API_METHODS = {
+    GENERATE: "POST",
+    GENERATE_STREAM: "POST",
+    COMPLETIONS: "POST",
+    MODELS: "GET",
+    OPENAPI: "GET",
+}
 
 _SERVER = {
     "/v2": Target.SERVER,
@@ -58,6 +73,7 @@ _VERBS = {
     "generate_stream": Target.GENERATE_STREAM,
 }
 _LABEL = r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
+POOL_PATTERN = rf"^{_LABEL}/{_LABEL}$"
 _POOL = re.compile(rf"/pools/(?P<namespace>{_LABEL})/(?P<name>{_LABEL})(?P<rest>/.*)")
 _MODEL = re.compile(
     r"/v2/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._+=@,-]{0,99})"
@@ -84,11 +100,20 @@ def parse(path: str) -> Parsed | Refusal:
         pool, rest = f"{prefix['namespace']}/{prefix['name']}", prefix["rest"]
     if rest in _SERVER:
         return Parsed(_SERVER[rest], rest, pool=pool)
+    if rest in API_METHODS:
+        return Parsed(Target.API, rest, pool=pool)
     found = _MODEL.fullmatch(rest)
     verb = found["verb"] or "" if found else None
     if found is None or verb not in _VERBS:
         return _unknown(rest)
     return Parsed(_VERBS[verb], rest, found["model"], found["version"] or "", pool)
+
+
+def method(parsed: Parsed) -> str:
+    """Return the one method that a path takes."""
+    if parsed.target is Target.API:
+        return API_METHODS[parsed.upstream]
+    return "POST" if parsed.target in POST_TARGETS else "GET"
 
 
 def _unknown(path: str) -> Refusal:

@@ -93,6 +93,9 @@ class Route:
     sequence: bool = False
     repeatable: bool = False
     slot: Slot | None = None  # of the last attempt
+    worker: str = ""  # name of the last attempt's worker
+    queue_s: float = 0.0  # until the first attempt
+    upstream_s: float = 0.0  # of all attempts together
 
     @property
     def rescued(self) -> bool:

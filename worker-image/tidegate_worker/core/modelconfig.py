@@ -47,7 +47,12 @@ def traits(config: Mapping[str, object]) -> Traits:
         dynamic_batching=message.HasField("dynamic_batching"),
         max_batch_size=message.max_batch_size,
         instances=max(1, sum(max(1, g.count) for g in message.instance_group)),
+        text=_named("text_input", message.input) and _named("text_output", message.output),
     )
+
+
+def _named(name: str, tensors: Iterable[proto.ModelInput | proto.ModelOutput]) -> bool:
+    return any(tensor.name == name for tensor in tensors)
 
 
 def sequence_idle_s(config: Mapping[str, object]) -> float:
