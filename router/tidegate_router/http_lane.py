@@ -235,6 +235,7 @@ class HttpLane:
             given=given,
             tier=tier,
             size_bytes=len(body),
+            sequence=sequence_ids.of_http(body) if call is Call.INFER else "",
         )
 
     def replay_limit(self, pool: str, model: str) -> int:
