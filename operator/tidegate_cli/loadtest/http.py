@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 from httptools import HttpParserError, HttpResponseParser
 
@@ -147,8 +148,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # create_connection makes one
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has no such base class
         self._client.opened(self)
 
     def send(self, shot: Shot) -> bool:

@@ -106,6 +106,8 @@ async def _last(plan: Plan, loop: Loop, progress: Progress, interrupted: asyncio
         if done:
             break
         now_s = time.monotonic()
+        if now_s > course.started_s + plan.limits.end_s + 2 * plan.timeout_s:
+            break  # each answer is overdue: a client that lost one must not hold the run
         loop.sweep(now_s)
         if now_s - told_s >= _LOOK_S:
             told_s = now_s
