@@ -1,0 +1,151 @@
+"""Two load generators: wrk where a Python client would be the bound, ours for everything else."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate_e2e.ptier.processes import Program
+from tidegate_e2e.routerbench.machine import LOAD_CORE, cpu_s
+
+PEERS = Path(__file__).parents[3] / "tests" / "bench" / "peers"
+_RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
+_COUNT = re.compile(r"(\d+) requests in")
+_FAILED = re.compile(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)")
+_QUANTILE = re.compile(r"^\s+(50|75|90|99)%\s+([\d.]+)(us|ms|s)$", re.MULTILINE)
+_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+_WARMUP_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where load goes: a port of 127.0.0.1, a path, and the file with the body."""
+
+    port: int
+    path: str
+    body: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One measurement. CPU in microseconds for each request; uses are ratios of one core."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    router_cpu_us: float | None
+    router_use: float | None
+    load_use: float
+
+
+def wrk(
+    target: Target, connections: int, seconds: int, stub: Program, router: Program | None
+) -> Measured:
+    """Send with wrk from the load core; `router` None: directly at the workers."""
+    _wrk(target, connections, _WARMUP_S)
+    before = _cpu_s(stub), _cpu_s(router), time.monotonic(), _children_s()
+    text = _wrk(target, connections, seconds)
+    wall_s = time.monotonic() - before[2]
+    stub_s, router_s = _cpu_s(stub) - before[0], _cpu_s(router) - before[1]
+    load_s = stub_s + _children_s() - before[3]
+    return _read(text, router_s if router else None, load_s, wall_s)
+
+
+def _read(text: str, router_s: float | None, load_s: float, wall_s: float) -> Measured:
+    rate, count = _RATE.search(text), _COUNT.search(text)
+    if rate is None or count is None:
+        raise RuntimeError(f"wrk said no figures: {text}")
+    requests = int(count[1])
+    latency_ms = {name: float(value) * _MS[unit] for name, value, unit in _QUANTILE.findall(text)}
+    failed = sum(int(found[1] or 1) for found in _FAILED.finditer(text))
+    return Measured(
+        rate=float(rate[1]),
+        p50_ms=latency_ms.get("50", 0.0),
+        p99_ms=latency_ms.get("99", 0.0),
+        failed=failed,
+        router_cpu_us=None if router_s is None else router_s / max(requests, 1) * 1e6,
+        router_use=None if router_s is None else router_s / wall_s,
+        load_use=load_s / wall_s,
+    )
+
+
+def _wrk(target: Target, connections: int, seconds: int) -> str:
+    url = f"http://127.0.0.1:{target.port}{target.path}"
+    command = [
+        "taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s",
+        "--latency", "-s", str(PEERS / "post.lua"), url,
+    ]  # fmt: skip
+    environment = os.environ | {"TIDEGATE_BENCH_BODY": str(target.body)}
+    done = subprocess.run(command, check=True, text=True, capture_output=True, env=environment)
+    return done.stdout
+
+
+def _cpu_s(program: Program | None) -> float:
+    return 0.0 if program is None else cpu_s(program.pid)
+
+
+def _children_s() -> float:
+    """CPU of ended children: wrk's, as everything else that a bench starts lives on."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+@dataclass(slots=True)
+class Running:
+    """A `tidegate loadtest` that runs; `result` waits for its JSON."""
+
+    process: subprocess.Popen[str]
+    file: Path
+
+    def result(self) -> dict[str, object]:
+        """Return what it measured."""
+        output, _ = self.process.communicate()
+        if not self.file.exists():
+            raise RuntimeError(f"tidegate loadtest failed: {output}")
+        found: dict[str, object] = json.loads(self.file.read_text())
+        return found
+
+
+def loadtest(folder: Path, name: str, options: Sequence[str], core: int = LOAD_CORE) -> Running:
+    """Start `tidegate loadtest` on the load core."""
+    file = folder / f"load-{name}.json"
+    file.unlink(missing_ok=True)
+    command = [
+        "taskset", "-c", str(core), sys.executable, "-m", "tidegate_cli", "loadtest",
+        *options, "--json", str(file),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Running(process, file)
+
+
+def http_options(target: Target) -> list[str]:
+    """Return loadtest's options for a target."""
+    return ["--url", f"127.0.0.1:{target.port}", "--path", target.path, "--body", str(target.body)]
+
+
+def number(document: dict[str, object], *path: str) -> float:
+    """Return a figure of loadtest's JSON; infinite where it has none, as with no good answer."""
+    value: object = document
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return float(value) if isinstance(value, int | float) else float("inf")
+
+
+def need(*programs: str) -> None:
+    """Say which Debian packages are missing."""
+    packages = {
+        "wrk": "wrk",
+        "nginx": "nginx-light",
+        "haproxy": "haproxy",
+        "h2load": "nghttp2-client",
+    }
+    missing = [packages.get(name, name) for name in programs if shutil.which(name) is None]
+    if missing:
+        raise RuntimeError(f"missing programs: apt-get install {' '.join(sorted(set(missing)))}")

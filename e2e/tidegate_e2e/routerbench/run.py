@@ -1,0 +1,62 @@
+"""The bench as a whole: which rows, in which order, and what is written."""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tidegate_e2e.routerbench import peers, speed
+from tidegate_e2e.routerbench.figures import Book
+from tidegate_e2e.routerbench.machine import Bench
+from tidegate_e2e.routerbench.plan import FULL, QUICK, Plan
+
+Row = Callable[[Bench, Plan, Book], None]
+ROWS: Mapping[str, Row] = {
+    "http": speed.rows,
+}
+
+
+def bench(root: Path, *, quick: bool, only: Sequence[str]) -> int:
+    """Measure; 1 when a row could not be measured."""
+    book = _book(root / ".bench" / "router.json", keep=bool(only))
+    book.document["machine"] = {"cores": os.cpu_count(), "cpu": _processor()}
+    book.document["versions"] = dict(peers.versions())
+    print("bench:", json.dumps(book.document["versions"]), flush=True)
+    failed = 0
+    for name in only or [*ROWS]:
+        failed += not _measured(name, QUICK if quick else FULL, book)
+    book.write()
+    print(book.last_line())
+    return 1 if failed else 0
+
+
+def _measured(name: str, plan: Plan, book: Book) -> bool:
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
+        own = Bench(Path(folder))
+        try:
+            ROWS[name](own, plan, book)
+        except (OSError, RuntimeError) as error:
+            print(f"bench: {name} could not be measured: {error}", file=sys.stderr, flush=True)
+            book.row(name, {"not_measured": str(error)})
+            return False
+        finally:
+            own.close()
+    print(f"bench: {name} took {time.monotonic() - began_s:.0f} s", flush=True)
+    return True
+
+
+def _book(file: Path, *, keep: bool) -> Book:
+    """Return a new book, or with `keep` what was measured before with rows to be replaced."""
+    return Book(file, json.loads(file.read_text()) if keep and file.exists() else {})
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
