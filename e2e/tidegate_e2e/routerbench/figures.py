@@ -9,6 +9,7 @@ from pathlib import Path
 from tidegate_e2e.routerbench.load import Measured
 from tidegate_e2e.routerbench.machine import LOAD_BOUND_RATIO
 
+_SATURATED_RATIO = 0.85  # of the router's core, in a closed loop of many connections
 Scalar = str | int | float | bool | None
 Json = Scalar | list["Json"] | dict[str, "Json"]
 
@@ -29,12 +30,23 @@ class Series:
         """Whether the load core, not the router, may be what was measured."""
         return statistics.median(self.values("load_use")) > LOAD_BOUND_RATIO
 
-    def document(self) -> dict[str, Json]:
-        """Return median, least and most of every figure."""
+    @property
+    def disturbed(self) -> bool:
+        """Whether neither core was busy with us: something else on the machine had them."""
+        uses = self.values("router_use")
+        return bool(uses) and not self.load_bound and statistics.median(uses) < _SATURATED_RATIO
+
+    def document(self, *, closed_loop_of_many: bool = True) -> dict[str, Json]:
+        """Return median, least and most of every figure.
+
+        One connection alone never saturates a router: nothing can be told from a core's use then.
+        """
         names = (
             "rate", "p50_ms", "p99_ms", "failed", "router_cpu_us", "router_use", "load_use",
         )  # fmt: skip
         found: dict[str, Json] = {"load_bound": self.load_bound}
+        if closed_loop_of_many:
+            found["disturbed"] = self.disturbed
         for name in names:
             if values := self.values(name):
                 found[name] = spread(values)
@@ -58,10 +70,10 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
 def throughput_ratio(ours: Series, other: Series) -> tuple[list[float], str]:
     """Return how many times faster ours is in each round, and by which figure.
 
-    By requests a second; where the load core was the bound for either, by CPU per request, because
-    a rate that the generator limits says nothing of the router.
+    By requests a second; by CPU per request where the load core was the bound for either, or
+    where other programs had the router's core: a rate then says nothing of the router.
     """
-    if ours.load_bound or other.load_bound:
+    if any(one.load_bound or one.disturbed for one in (ours, other)):
         return ratios(other.values("router_cpu_us"), ours.values("router_cpu_us")), "cpu"
     return ratios(ours.values("rate"), other.values("rate")), "throughput"
 

@@ -76,15 +76,29 @@ def _read(text: str, router_s: float | None, load_s: float, wall_s: float) -> Me
     )
 
 
+def wrk_at_once(targets: Sequence[Target], connections: int, seconds: int) -> float:
+    """Send to several targets at the same time; return the sum of their rates."""
+    for target in targets:
+        _wrk(target, connections, _WARMUP_S)
+    running = [_started(target, connections, seconds) for target in targets]
+    texts = [process.communicate()[0] for process in running]
+    return sum(_read(text, None, 0.0, 1.0).rate for text in texts)
+
+
 def _wrk(target: Target, connections: int, seconds: int) -> str:
+    process = _started(target, connections, seconds)
+    text, _ = process.communicate()
+    return text
+
+
+def _started(target: Target, connections: int, seconds: int) -> subprocess.Popen[str]:
     url = f"http://127.0.0.1:{target.port}{target.path}"
     command = [
         "taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s",
         "--latency", "-s", str(PEERS / "post.lua"), url,
     ]  # fmt: skip
     environment = os.environ | {"TIDEGATE_BENCH_BODY": str(target.body)}
-    done = subprocess.run(command, check=True, text=True, capture_output=True, env=environment)
-    return done.stdout
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def _cpu_s(program: Program | None) -> float:

@@ -50,11 +50,13 @@ def cache() -> Path:
     return Path(os.environ.get("TIDEGATE_CACHE", home))
 
 
-def stub(bench: Bench, count: int = 2) -> tuple[Program, list[int]]:
-    """Start workers that answer at once."""
+def stub(bench: Bench, more_addresses: Sequence[str] = ()) -> tuple[Program, list[int]]:
+    """Start two workers that answer at once; the first port also answers on `more_addresses`."""
     need("nginx")
-    ports = free_ports(count)
-    listen = "\n    ".join(f"listen 127.0.0.1:{port} backlog=16384;" for port in ports)
+    ports = free_ports(2)
+    places = [*(f"127.0.0.1:{port}" for port in ports)]
+    places += [f"{address}:{ports[0]}" for address in more_addresses]
+    listen = "\n    ".join(f"listen {place} backlog=16384;" for place in places)
     file = _filled("nginx-stub.conf", bench.folder, listen=listen, answer=ANSWER)
     command = ["nginx", "-c", str(file), "-p", str(bench.folder)]
     program = bench.start("stub", command, LOAD_CORE)

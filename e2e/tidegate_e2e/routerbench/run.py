@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tidegate_e2e.routerbench import peers, speed
+from tidegate_e2e.routerbench import behaviour, memory, peers, scaling, speed, triton
 from tidegate_e2e.routerbench.figures import Book
 from tidegate_e2e.routerbench.machine import Bench
 from tidegate_e2e.routerbench.plan import FULL, QUICK, Plan
@@ -17,6 +17,13 @@ from tidegate_e2e.routerbench.plan import FULL, QUICK, Plan
 Row = Callable[[Bench, Plan, Book], None]
 ROWS: Mapping[str, Row] = {
     "http": speed.rows,
+    "triton": triton.rows,
+    "two_processes": scaling.rows,
+    "thousand_workers": memory.thousand_workers,
+    "idle_connections": memory.idle_connections,
+    "large_bodies": memory.large_bodies,
+    "slow_worker": behaviour.slow_worker,
+    "overload": behaviour.overload,
 }
 
 

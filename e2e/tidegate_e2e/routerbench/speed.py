@@ -54,7 +54,10 @@ def rows(bench: Bench, plan: Plan, book: Book) -> None:
     book.row("http_c32", {name: series.document() for name, series in busy.items()})
     note_throughput(book, busy)
     single = _rounds(field, plan, 1)
-    book.row("http_c1", {name: series.document() for name, series in single.items()})
+    documents = {
+        name: series.document(closed_loop_of_many=False) for name, series in single.items()
+    }
+    book.row("http_c1", documents)
     _note_single(book, single)
     _half_load(field, plan, book, busy)
 

@@ -1,6 +1,7 @@
 """One run: a client, a loop, progress, and what stops it."""
 
 import asyncio
+import hashlib
 import random
 import signal
 import time
@@ -68,6 +69,7 @@ async def _run(plan: Plan, make: Callable[[], Client]) -> Result:
     interrupted = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
     began = time.process_time(), time.monotonic()
+    began_at_s = time.time()
     loop.start()
     with Progress(plan.limits) as progress:
         await _last(plan, loop, progress, interrupted)
@@ -79,6 +81,10 @@ async def _run(plan: Plan, make: Callable[[], Client]) -> Result:
         Run(
             target=plan.target,
             load=plan.words,
+            began_at_s=began_at_s + plan.limits.warmup_s,
+            answers=tuple(
+                _digest(one.expected) for one in plan.payloads if one.expected is not None
+            ),
             counted_s=course.counted_s,
             tally=course.tally,
             generator_cpu_ratio=used_s / wall_s,
@@ -114,3 +120,7 @@ async def _last(plan: Plan, loop: Loop, progress: Progress, interrupted: asyncio
             progress.tell(course.tally, now_s - course.started_s)
     for waiting in ends:
         waiting.cancel()
+
+
+def _digest(answer: bytes) -> str:
+    return hashlib.sha256(answer).hexdigest()

@@ -33,6 +33,8 @@ class Run:
 
     target: str
     load: str  # the load in words, like "1000 req/s for 10 s over HTTP"
+    began_at_s: float  # epoch seconds of the warm-up's end
+    answers: tuple[str, ...] = ()  # sha256 of each body's good answer, where they are compared
     counted_s: float
     tally: Tally
     generator_cpu_ratio: float  # of one core
@@ -47,6 +49,8 @@ class Result:
 
     target: str
     load: str
+    began_at_s: float
+    answers: tuple[str, ...]
     seconds: float
     requests: int
     throughput: float
@@ -76,6 +80,8 @@ def result_of(run: Run) -> Result:
     return Result(
         target=run.target,
         load=run.load,
+        began_at_s=run.began_at_s,
+        answers=run.answers,
         seconds=run.counted_s,
         requests=outcomes.total(),
         throughput=outcomes[Outcome.OK] / run.counted_s if run.counted_s > 0 else 0.0,
@@ -134,6 +140,7 @@ def document(result: Result) -> dict[str, Json]:
     return {
         "target": result.target,
         "load": result.load,
+        "began_at": round(result.began_at_s, 3),
         "seconds": round(result.seconds, 3),
         "requests": result.requests,
         "throughput": round(result.throughput, 3),
@@ -153,6 +160,7 @@ def document(result: Result) -> dict[str, Json]:
         "revisions": dict(sorted(result.tally.revisions.items())),
         "workers": dict(sorted(result.tally.workers.items())),
         "details": dict(result.tally.details.most_common(_DETAILS)),
+        "answers_sha256": list(result.answers),
         "series": [*_series(result.tally)],
         "histogram_us": _pairs(result.tally.latency),
     }
