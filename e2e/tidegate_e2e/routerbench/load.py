@@ -17,9 +17,10 @@ from tidegate_e2e.routerbench.machine import LOAD_CORE, cpu_s
 PEERS = Path(__file__).parents[3] / "tests" / "bench" / "peers"
 _RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
 _COUNT = re.compile(r"(\d+) requests in")
-_FAILED = re.compile(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)")
-_QUANTILE = re.compile(r"^\s+(50|75|90|99)%\s+([\d.]+)(us|ms|s)$", re.MULTILINE)
-_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+_FAILED = re.compile(r"Non-2xx or 3xx responses: (\d+)")
+_BROKEN = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
+_QUANTILE = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", re.MULTILINE)
+_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 _WARMUP_S = 1
 
 
@@ -64,11 +65,12 @@ def _read(text: str, router_s: float | None, load_s: float, wall_s: float) -> Me
         raise RuntimeError(f"wrk said no figures: {text}")
     requests = int(count[1])
     latency_ms = {name: float(value) * _MS[unit] for name, value, unit in _QUANTILE.findall(text)}
-    failed = sum(int(found[1] or 1) for found in _FAILED.finditer(text))
+    failed = sum(map(int, _FAILED.findall(text)))
+    failed += sum(int(count) for found in _BROKEN.findall(text) for count in found)
     return Measured(
         rate=float(rate[1]),
-        p50_ms=latency_ms.get("50", 0.0),
-        p99_ms=latency_ms.get("99", 0.0),
+        p50_ms=latency_ms["50"],
+        p99_ms=latency_ms["99"],
         failed=failed,
         router_cpu_us=None if router_s is None else router_s / max(requests, 1) * 1e6,
         router_use=None if router_s is None else router_s / wall_s,

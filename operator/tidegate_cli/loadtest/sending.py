@@ -8,7 +8,6 @@ from tidegate_cli.core.loadtest import payload
 from tidegate_cli.core.tensors import Declared, Tensor
 from tidegate_cli.errors import InputError
 from tidegate_cli.loadtest.asked import Asked
-from tidegate_cli.loadtest.grpc import GrpcClient, message
 from tidegate_cli.loadtest.http import HttpClient
 from tidegate_cli.loadtest.shot import Answers, Client, Payload
 from tidegate_cli.server import Protocol, Server
@@ -31,6 +30,8 @@ def client(asked: Asked, *, compare: bool) -> Client:
     """Return the client; to be called in the event loop that it will use."""
     server, answers = asked.server, Answers(compare)
     if server.protocol is Protocol.GRPC:
+        from tidegate_cli.loadtest.grpc import GrpcClient  # noqa: PLC0415  # 0.5 s, only for gRPC
+
         metadata = {**server.headers, **payload.headers_of(asked.headers)}
         return GrpcClient(
             server.address, metadata, answers, tls=server.tls, timeout_s=server.timeout_s
@@ -43,6 +44,8 @@ def client(asked: Asked, *, compare: bool) -> Client:
 def _messages(asked: Asked) -> list[bytes]:
     if asked.bodies:
         return [file.read_bytes() for file in asked.bodies]
+    from tidegate_cli.loadtest.grpc import message  # noqa: PLC0415  # 0.5 s, only for gRPC
+
     server = asked.server
     return [message(_model(server), server.version, _tensors(asked))]
 
