@@ -122,7 +122,7 @@ def recovery_s(seconds: Mapping[int, Mapping[str, float]], began: int, ended: in
     """Return the seconds from the end of the wave until p99 is normal.
 
     Normal: the median of three seconds' p99 is at most 1.5 times that of the seconds before the
-    wave. A second has too few answers to be judged alone. Infinite when that does not come.
+    wave. A second has too few answers to be judged alone. `_AFTER_S` when that does not come.
     """
     p99_ms = {at: one["p99_ms"] for at, one in seconds.items()}
     before_ms = statistics.median([p99_ms[at] for at in range(began) if at in p99_ms] or [0.0])
@@ -130,7 +130,7 @@ def recovery_s(seconds: Mapping[int, Mapping[str, float]], began: int, ended: in
         three = [p99_ms.get(one, math.inf) for one in range(at, at + 3)]
         if statistics.median(three) <= _NORMAL * before_ms:
             return float(at - ended)
-    return math.inf
+    return float(_AFTER_S)
 
 
 def _load(

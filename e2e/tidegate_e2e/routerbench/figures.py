@@ -92,6 +92,12 @@ class Book:
             rows[name] = dict(found)
         self.write()
 
+    def forget(self, name: str) -> None:
+        """Drop a row of an earlier run."""
+        rows = self.document.get("rows")
+        if isinstance(rows, dict):
+            rows.pop(name, None)
+
     def ratio(self, name: str, values: Sequence[float]) -> None:
         """Note a ratio with its least and most over the rounds."""
         if not values:
@@ -107,7 +113,7 @@ class Book:
     def write(self) -> None:
         """Write what there is."""
         self.file.parent.mkdir(exist_ok=True)
-        self.file.write_text(json.dumps(self.document, indent=1, sort_keys=True) + "\n")
+        self.file.write_text(json.dumps(self.document, indent=1) + "\n")
 
     def last_line(self) -> str:
         """Return every ratio and figure as key=value."""

@@ -147,11 +147,13 @@ def http_options(target: Target) -> list[str]:
 
 
 def number(document: dict[str, object], *path: str) -> float:
-    """Return a figure of loadtest's JSON; infinite where it has none, as with no good answer."""
+    """Return a figure of loadtest's JSON; RuntimeError where it has none: no such answer came."""
     value: object = document
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, int | float) else float("inf")
+    if isinstance(value, int | float):
+        return float(value)
+    raise RuntimeError(f"loadtest measured no {'.'.join(path)}: {document.get('outcomes')}")
 
 
 def need(*programs: str) -> None:

@@ -1,15 +1,17 @@
 """The bench as a whole: which rows, in which order, and what is written."""
 
+import datetime as dt
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tidegate_e2e.routerbench import behaviour, memory, peers, scaling, speed, triton
+from tidegate_e2e.routerbench import behaviour, grpc, memory, peers, render, scaling, speed, triton
 from tidegate_e2e.routerbench.figures import Book
 from tidegate_e2e.routerbench.machine import Bench
 from tidegate_e2e.routerbench.plan import FULL, QUICK, Plan
@@ -17,6 +19,7 @@ from tidegate_e2e.routerbench.plan import FULL, QUICK, Plan
 Row = Callable[[Bench, Plan, Book], None]
 ROWS: Mapping[str, Row] = {
     "http": speed.rows,
+    "grpc": grpc.rows,
     "triton": triton.rows,
     "two_processes": scaling.rows,
     "thousand_workers": memory.thousand_workers,
@@ -33,21 +36,43 @@ def bench(root: Path, *, quick: bool, only: Sequence[str]) -> int:
     book.document["machine"] = {"cores": os.cpu_count(), "cpu": _processor()}
     book.document["versions"] = dict(peers.versions())
     print("bench:", json.dumps(book.document["versions"]), flush=True)
+    plan = QUICK if quick else FULL
+    book.document |= {"rounds": plan.rounds, "seconds": plan.seconds, "date": _today()}
     failed = 0
     for name in only or [*ROWS]:
-        failed += not _measured(name, QUICK if quick else FULL, book)
+        failed += not _measured(name, plan, book)
     book.write()
     print(book.last_line())
     return 1 if failed else 0
 
 
+def docs(root: Path) -> int:
+    """Write the section of docs/benchmarks.md and its picture from the last run's figures."""
+    file = root / ".bench" / "router.json"
+    if not file.exists():
+        print(f"bench: {file} is missing: make bench-router", file=sys.stderr)
+        return 1
+    found = json.loads(file.read_text())
+    page = root / "docs" / "benchmarks.md"
+    page.write_text(render.placed(page.read_text(), found))
+    image = root / "docs" / render.IMAGE
+    image.parent.mkdir(exist_ok=True)
+    image.write_text(render.picture(found))
+    return 0
+
+
+def _today() -> str:
+    return dt.datetime.now(dt.UTC).date().isoformat()
+
+
 def _measured(name: str, plan: Plan, book: Book) -> bool:
     began_s = time.monotonic()
+    book.forget(name)
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         own = Bench(Path(folder))
         try:
             ROWS[name](own, plan, book)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             print(f"bench: {name} could not be measured: {error}", file=sys.stderr, flush=True)
             book.row(name, {"not_measured": str(error)})
             return False

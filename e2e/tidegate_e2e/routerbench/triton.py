@@ -64,13 +64,19 @@ def _measured(bench: Bench, plan: Plan, book: Book, case: _Case, pid: int) -> No
             f"routed {rate['routed'][-1]:,.0f}/s, wrong or lost {wrong:.0f}",
             flush=True,
         )
+    # On a core of its own the router serves at most this many, whatever the model costs.
+    ceiling = [
+        min(direct, 1e6 / cost) for direct, cost in zip(rate["direct"], cost_us, strict=True)
+    ]
     row: dict[str, Json] = {
+        "ceiling_rate": spread(ceiling),
         "direct_rate": spread(rate["direct"]), "routed_rate": spread(rate["routed"]),
         "router_cpu_us": spread(cost_us), "wrong_or_lost": wrong, "clients": _LOADS[case.model],
     }  # fmt: skip
     book.row(f"triton_{case.model}_{case.protocol}", row)
     name = "triton" if case.model == "sleeper" else "triton_tiny"
     book.ratio(f"{name}_{case.protocol}_ratio_to_direct", ratios(rate["routed"], rate["direct"]))
+    book.ratio(f"{name}_{case.protocol}_ceiling", ratios(ceiling, rate["direct"]))
     book.figure(f"{name}_{case.protocol}_wrong_or_lost", wrong)
 
 
