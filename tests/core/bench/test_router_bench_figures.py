@@ -33,7 +33,7 @@ def series(*rounds):
 
 def test_wrk_is_read():
     found = _read(WRK, 0.047, 1.0, 2.0)
-    assert (found.rate, found.p50_ms, found.p99_ms) == (2350.55, 0.94, 1440.0)
+    assert (found.rate, found.p50_ms, found.p99_ms) == pytest.approx((2350.55, 0.94, 1440.0))
     assert found.failed == 21
     assert found.router_cpu_us == pytest.approx(10)
     assert found.load_use == 0.5
@@ -90,7 +90,7 @@ def test_a_book_is_written_after_each_row_and_read_back(tmp_path):
 
 def test_a_missing_figure_of_loadtest_is_told():
     assert number({"a": {"b": 3}}, "a", "b") == 3.0
-    with pytest.raises(RuntimeError, match="no a.c"):
+    with pytest.raises(RuntimeError, match=r"no a\.c"):
         number({"a": {"b": 3}}, "a", "c")
 
 
