@@ -116,10 +116,10 @@ class Book:
         self.file.write_text(json.dumps(self.document, indent=1) + "\n")
 
     def last_line(self) -> str:
-        """Return every ratio and figure as key=value."""
+        """Return every figure as key=value; words with blanks are no values."""
         pairs = [
             f"{key}={value}"
             for key, value in sorted(self.document.items())
-            if isinstance(value, int | float | str)
+            if isinstance(value, int | float) or (isinstance(value, str) and " " not in value)
         ]
         return " ".join(pairs)

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate_e2e.ptier.processes import Program
@@ -26,11 +26,12 @@ _WARMUP_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where load goes: a port of 127.0.0.1, a path, and the file with the body."""
+    """Where load goes: a port of 127.0.0.1, a path, the file with the body, and more headers."""
 
     port: int
     path: str
     body: Path
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +100,9 @@ def _started(target: Target, connections: int, seconds: int) -> subprocess.Popen
         "taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s",
         "--latency", "-s", str(PEERS / "post.lua"), url,
     ]  # fmt: skip
-    environment = os.environ | {"TIDEGATE_BENCH_BODY": str(target.body)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    headers = "\n".join(f"{name}: {value}" for name, value in target.headers.items())
+    own = {"TIDEGATE_BENCH_BODY": str(target.body), "TIDEGATE_BENCH_HEADERS": headers}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | own)
 
 
 def _cpu_s(program: Program | None) -> float:

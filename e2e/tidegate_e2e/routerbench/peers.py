@@ -19,7 +19,7 @@ from tidegate_e2e.routerbench.machine import (
     until,
     wait_ready,
 )
-from tidegate_e2e.routerbench.table import Worker
+from tidegate_e2e.routerbench.table import Feature, Worker
 
 BODY = (
     b'{"text":"tidegate","inputs":[{"name":"IN","datatype":"FP32","shape":[1,4],'
@@ -68,20 +68,20 @@ def ours(
     bench: Bench,
     workers: Sequence[Worker],
     *,
-    path: str = INFER,
     model: str = table.MODEL,
-    core: int = ROUTER_CORE,
+    turned_on: Feature = table.PLAIN,
 ) -> Router:
     """Start the router of this checkout."""
     port, grpc, spare = free_ports(3)
-    routes = table.write(bench.folder / f"routes-{port}.json", workers, model)
+    routes = table.write(bench.folder / f"routes-{port}.json", workers, model, turned_on)
     command = [
         sys.executable, "-m", "tidegate_router",
         *_arguments("ours.args", port=port, grpc=grpc, spare=spare, routes=routes),
+        *turned_on.arguments,
     ]  # fmt: skip
-    program = bench.start("ours", command, core)
+    program = bench.start("ours", command, ROUTER_CORE)
     wait_ready(port, program)
-    return Router("ours", port, path, program, grpc)
+    return Router("ours", port, INFER, program, grpc)
 
 
 def nginx(bench: Bench, workers: Sequence[int]) -> Router:

@@ -106,6 +106,7 @@ def section(document: Document) -> str:
         "",
         *_speeds(document, "http_c1", "Small POST, 1 connection"),
         "",
+        *_costs(document),
         *_notes(document),
         END,
     ]
@@ -175,6 +176,23 @@ def _speeds(document: Document, row: str, title: str) -> Iterator[str]:
         yield f"| {name} | {' | '.join(cells)} |"
 
 
+def _costs(document: Document) -> Iterator[str]:
+    features = _routers(document, "feature_costs")
+    if not features:
+        return
+    yield "What features cost, one at a time (router CPU of a request in us, and beyond `plain`):"
+    yield ""
+    yield "| Feature | | CPU | Added |"
+    yield "|---|---|---|---|"
+    for name, row in features:
+        if "not_measured" in row:
+            yield f"| {name} | not measured: {row['not_measured']} | | |"
+        else:
+            cells = [_spread(row, key, 1) for key in ("router_cpu_us", "added_us")]
+            yield f"| {name} | {row.get('about', '')} | {' | '.join(cells)} |"
+    yield ""
+
+
 def _notes(document: Document) -> Iterator[str]:
     yield (
         "CPU is the primary figure: a load-bound row (load core above 90 %) is slower than its "
@@ -186,6 +204,7 @@ def _notes(document: Document) -> Iterator[str]:
         "same."
     )
     rows = document.get("rows")
+    yield f"Ours ran with: {document.get('ours_features', 'unknown')}."
     for name, row in sorted(rows.items()) if isinstance(rows, dict) else ():
         if isinstance(row, dict) and "not_measured" in row:
             yield f"Not measured: {name}: {str(row['not_measured']).splitlines()[0]}"

@@ -11,7 +11,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tidegate_e2e.routerbench import behaviour, grpc, memory, peers, render, scaling, speed, triton
+from tidegate_e2e.routerbench import (
+    behaviour,
+    costs,
+    grpc,
+    memory,
+    peers,
+    render,
+    scaling,
+    speed,
+    triton,
+)
 from tidegate_e2e.routerbench.figures import Book
 from tidegate_e2e.routerbench.machine import Bench
 from tidegate_e2e.routerbench.plan import FULL, QUICK, Plan
@@ -21,6 +31,7 @@ ROWS: Mapping[str, Row] = {
     "http": speed.rows,
     "grpc": grpc.rows,
     "triton": triton.rows,
+    "feature_costs": costs.rows,
     "two_processes": scaling.rows,
     "thousand_workers": memory.thousand_workers,
     "idle_connections": memory.idle_connections,

@@ -2,7 +2,7 @@
 
 import statistics
 
-from tidegate_e2e.routerbench import peers
+from tidegate_e2e.routerbench import peers, table
 from tidegate_e2e.routerbench.figures import Book, Json, Series, ratios, spread, throughput_ratio
 from tidegate_e2e.routerbench.load import Target, http_options, loadtest, number, wrk
 from tidegate_e2e.routerbench.machine import Bench
@@ -22,7 +22,7 @@ class Field:
         self.body = bench.folder / "body.json"
         self.body.write_bytes(peers.BODY)
         workers = [Worker(http=port) for port in ports]
-        self.ours = peers.ours(bench, workers)
+        self.ours, self.features = _ours(bench, workers)
         self.others = [
             peers.nginx(bench, ports),
             peers.haproxy(bench, ports),
@@ -47,9 +47,21 @@ class Field:
         return Target(router.port, router.path, self.body)
 
 
+def _ours(bench: Bench, workers: list[Worker]) -> tuple[Router, str]:
+    """Start ours with every feature on, and say so; told loudly where this checkout lacks one."""
+    turned_on = table.feature("all")
+    try:
+        return peers.ours(bench, workers, turned_on=turned_on), turned_on.about
+    except RuntimeError as error:
+        words = f"plain, as {str(error).splitlines()[0]}"
+        print(f"bench: ours runs {words}", flush=True)
+        return peers.ours(bench, workers), words
+
+
 def rows(bench: Bench, plan: Plan, book: Book) -> None:
     """Measure 32 connections, one connection, and p99 at half load."""
     field = Field(bench)
+    book.figure("ours_features", field.features)
     busy = _rounds(field, plan, 32)
     book.row("http_c32", {name: series.document() for name, series in busy.items()})
     note_throughput(book, busy)

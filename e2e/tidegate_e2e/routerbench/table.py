@@ -1,22 +1,18 @@
-"""The routes file of our router: workers of one pool, all of one model."""
+"""The routes file of our router: workers of one pool, all of one model, and what is turned on."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from tidegate_api.pool import RevisionWeight
-from tidegate_api.routetable import (
-    PoolIdentity,
-    Ports,
-    RoutedWorker,
-    RouteTableSpec,
-    RoutingPolicy,
-    Served,
-)
+from tidegate_api.routetable import PoolIdentity, Ports, RoutedWorker, RouteTableSpec, Served
+from tidegate_e2e.routerbench.figures import Json
+from tidegate_e2e.routerbench.load import PEERS
 
 MODEL = "m"
-_REVISION = "r1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,29 +25,66 @@ class Worker:
     limit: int = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """What a router has turned on, as a file of tests/bench/peers/features says it.
+
+    `weights`: percent of each revision; workers are of them in turn. `table`: fields of the route
+    table in its JSON form. `headers`: sent with each request. `arguments`: of the command line.
+    """
+
+    name: str
+    about: str = ""
+    weights: Mapping[str, int] = field(default_factory=lambda: {"r1": 100})
+    table: Mapping[str, Json] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    arguments: Sequence[str] = ()
+
+
+PLAIN = Feature("plain")
+
+
+def feature(name: str) -> Feature:
+    """Read a feature's file."""
+    file = PEERS / "features" / f"{name}.json"
+    return Feature(name, **json.loads(file.read_text()))
+
+
+def features() -> list[str]:
+    """Return the names of all features."""
+    return sorted(file.stem for file in (PEERS / "features").glob("*.json"))
+
+
 def write(
-    file: Path, workers: Iterable[Worker], model: str = MODEL, policy: RoutingPolicy | None = None
+    file: Path, workers: Sequence[Worker], model: str = MODEL, turned_on: Feature = PLAIN
 ) -> Path:
-    """Write the table of a pool that serves one model."""
+    """Write the table; RuntimeError for a feature that this checkout does not have."""
+    revisions = [*turned_on.weights]
     table = RouteTableSpec(
         pool=PoolIdentity(namespace="bench", name="bench", uid="bench"),
         sequence=1,
-        weights=[RevisionWeight(revision=_REVISION, weight=100)],
-        policy=policy or RoutingPolicy(),
-        workers=[_routed(number, worker, model) for number, worker in enumerate(workers)],
+        weights=[RevisionWeight(revision=one, weight=of) for one, of in turned_on.weights.items()],
+        workers=[
+            _routed(number, worker, model, revisions[number % len(revisions)])
+            for number, worker in enumerate(workers)
+        ],
     )
-    file.write_text(json.dumps([table.to_wire()]))
+    try:
+        whole = RouteTableSpec.model_validate({**table.to_wire(), **turned_on.table})
+    except ValidationError as error:
+        raise RuntimeError(f"this router has no {turned_on.name}: {error}") from error
+    file.write_text(json.dumps([whole.to_wire()]))
     return file
 
 
-def _routed(number: int, worker: Worker, model: str) -> RoutedWorker:
+def _routed(number: int, worker: Worker, model: str, revision: str) -> RoutedWorker:
     return RoutedWorker(
         id=f"uid-{number}",
         name=f"worker-{number}",
         address=worker.address,
         ports=Ports(http=worker.http, grpc=worker.grpc),
-        revision=_REVISION,
+        revision=revision,
         accelerator="cpu",
         score=0.9,
-        serves=[Served(revision=_REVISION, model=model, limit=worker.limit)],
+        serves=[Served(revision=revision, model=model, limit=worker.limit)],
     )

@@ -1,6 +1,10 @@
--- wrk sends the bench's request; TIDEGATE_BENCH_BODY names the file with its body.
+-- wrk sends the bench's request; TIDEGATE_BENCH_BODY names the file with its body, and
+-- TIDEGATE_BENCH_HEADERS has a "name: value" on each line.
 local file = assert(io.open(os.getenv("TIDEGATE_BENCH_BODY"), "rb"))
 wrk.body = file:read("*a")
 file:close()
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
+for name, value in (os.getenv("TIDEGATE_BENCH_HEADERS") or ""):gmatch("([^\n:]+): ([^\n]+)") do
+  wrk.headers[name] = value
+end

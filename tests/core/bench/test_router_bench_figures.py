@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tidegate_e2e.routerbench import render
+from tidegate_e2e.routerbench import render, table
 from tidegate_e2e.routerbench.behaviour import recovery_s
 from tidegate_e2e.routerbench.figures import Book, Series, spread, throughput_ratio
 from tidegate_e2e.routerbench.load import Measured, _read, number
@@ -117,6 +117,10 @@ DOCUMENT = {
             "ours": series([measured(300)]).document(),
             "nginx": series([measured(900, load_use=0.95)]).document(),
         },
+        "feature_costs": {
+            "plain": {"about": "nothing", "router_cpu_us": spread([9.0]), "added_us": spread([0])},
+            "odd": {"not_measured": "this router has no odd"},
+        },
         "triton": {"not_measured": "no server\nmore"},
     },
 }  # fmt: skip
@@ -127,6 +131,8 @@ def test_the_section_has_every_promise_with_its_verdict():
     assert "| the same: ours / nginx | >= 0.4 | 0.5 | 0.4 to 0.6 | met, by CPU |" in text
     assert "| the same: p99 of refusals, ms | <= 50 | 70 |  | **short** |" in text
     assert text.count("not measured |") == len(render.TARGETS) - 2
+    assert "| plain | nothing | 9.0 (9.0 to 9.0) | 0.0 (0.0 to 0.0) |" in text
+    assert "| odd | not measured: this router has no odd | | |" in text
     assert "Not measured: triton: no server\n" in text
     assert "load-bound" in text
 
@@ -146,3 +152,24 @@ def test_the_picture_has_a_bar_for_each_router_fastest_first():
     drawn = render.picture(DOCUMENT)
     assert drawn.index("nginx") < drawn.index("ours")
     assert "900 load-bound" in drawn
+
+
+@pytest.mark.parametrize("name", table.features())
+def test_every_feature_of_the_bench_can_be_read(name):
+    found = table.feature(name)
+    assert found.about
+    assert sum(found.weights.values()) == 100
+
+
+def test_workers_are_of_the_revisions_in_turn(tmp_path):
+    workers = [table.Worker(http=port) for port in (1, 2, 3)]
+    file = table.write(tmp_path / "routes", workers, turned_on=table.feature("canary"))
+    (written,) = json.loads(file.read_text())
+    assert [one["revision"] for one in written["workers"]] == ["r1", "r2", "r1"]
+    assert [one["weight"] for one in written["weights"]] == [90, 10]
+
+
+def test_a_feature_that_the_table_lacks_is_named(tmp_path):
+    odd = table.Feature("odd", table={"policy": {"unheardOf": 1}})
+    with pytest.raises(RuntimeError, match="no odd"):
+        table.write(tmp_path / "routes", [table.Worker(http=1)], turned_on=odd)
