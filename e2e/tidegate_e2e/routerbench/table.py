@@ -1,7 +1,7 @@
 """The routes file of our router: workers of one pool, all of one model, and what is turned on."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,8 +73,22 @@ def write(
         whole = RouteTableSpec.model_validate({**table.to_wire(), **turned_on.table})
     except ValidationError as error:
         raise RuntimeError(f"this router has no {turned_on.name}: {error}") from error
-    file.write_text(json.dumps([whole.to_wire()]))
+    written = whole.to_wire()
+    if lacking := [*_lacking(turned_on.table, written)]:
+        raise RuntimeError(f"this router has no {turned_on.name}: its table knows no {lacking[0]}")
+    file.write_text(json.dumps([written]))
     return file
+
+
+def _lacking(asked: Mapping[str, Json], written: Mapping[str, Json]) -> Iterator[str]:
+    """Yield the fields that were asked for and that the table does not have: it ignores those."""
+    for name, value in asked.items():
+        if name not in written:
+            yield name
+            continue
+        inner = written[name]
+        if isinstance(value, dict) and isinstance(inner, dict):
+            yield from _lacking(value, inner)
 
 
 def _routed(number: int, worker: Worker, model: str, revision: str) -> RoutedWorker:
