@@ -26,7 +26,8 @@ def rows(bench: Bench, plan: Plan, book: Book) -> None:
         except RuntimeError as error:
             row[name] = {"not_measured": str(error).splitlines()[0]}
             continue
-        routers[name] = router, Target(router.port, router.path, body, turned_on.headers)
+        target = Target(router.port, router.path, body, turned_on.headers, turned_on.vary)
+        routers[name] = router, target
     cost_us: dict[str, list[float]] = {name: [] for name in routers}
     for _ in range(plan.rounds):
         for name, (router, target) in routers.items():

@@ -26,12 +26,16 @@ _WARMUP_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where load goes: a port of 127.0.0.1, a path, the file with the body, and more headers."""
+    """Where load goes: a port of 127.0.0.1, a path, the file with the body, and more headers.
+
+    `vary`: wrk sends a request id as well, another each time.
+    """
 
     port: int
     path: str
     body: Path
     headers: Mapping[str, str] = field(default_factory=dict)
+    vary: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +106,7 @@ def _started(target: Target, connections: int, seconds: int) -> subprocess.Popen
     ]  # fmt: skip
     headers = "\n".join(f"{name}: {value}" for name, value in target.headers.items())
     own = {"TIDEGATE_BENCH_BODY": str(target.body), "TIDEGATE_BENCH_HEADERS": headers}
+    own |= {"TIDEGATE_BENCH_VARY": "1"} if target.vary else {}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | own)
 
 

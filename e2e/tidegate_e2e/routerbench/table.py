@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tidegate_api.pool import RevisionWeight
 from tidegate_api.routetable import PoolIdentity, Ports, RoutedWorker, RouteTableSpec, Served
-from tidegate_e2e.routerbench.figures import Json
+from tidegate_api.template import JsonObject
 from tidegate_e2e.routerbench.load import PEERS
 
 MODEL = "m"
@@ -30,14 +30,17 @@ class Feature:
     """What a router has turned on, as a file of tests/bench/peers/features says it.
 
     `weights`: percent of each revision; workers are of them in turn. `table`: fields of the route
-    table in its JSON form. `headers`: sent with each request. `arguments`: of the command line.
+    table in its JSON form; `serves`: of each model that a worker serves. `headers`: sent with each
+    request; `vary`: and a request id, another each time. `arguments`: of the command line.
     """
 
     name: str
     about: str = ""
     weights: Mapping[str, int] = field(default_factory=lambda: {"r1": 100})
-    table: Mapping[str, Json] = field(default_factory=dict)
+    table: Mapping[str, object] = field(default_factory=dict)
+    serves: Mapping[str, object] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    vary: bool = False
     arguments: Sequence[str] = ()
 
 
@@ -70,25 +73,42 @@ def write(
         ],
     )
     try:
-        whole = RouteTableSpec.model_validate({**table.to_wire(), **turned_on.table})
+        whole = RouteTableSpec.model_validate(_with(table.to_wire(), turned_on))
     except ValidationError as error:
         raise RuntimeError(f"this router has no {turned_on.name}: {error}") from error
     written = whole.to_wire()
-    if lacking := [*_lacking(turned_on.table, written)]:
+    if lacking := [*_lacking(_with(table.to_wire(), turned_on), written)]:
         raise RuntimeError(f"this router has no {turned_on.name}: its table knows no {lacking[0]}")
     file.write_text(json.dumps([written]))
     return file
 
 
-def _lacking(asked: Mapping[str, Json], written: Mapping[str, Json]) -> Iterator[str]:
+def _with(table: JsonObject, turned_on: Feature) -> JsonObject:
+    """Return a table's JSON with a feature's fields."""
+    listed = table["workers"]
+    workers = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    for worker in workers:
+        served = worker["serves"]
+        if isinstance(served, list):
+            worker["serves"] = [
+                {**one, **turned_on.serves} for one in served if isinstance(one, dict)
+            ]
+    return {**table, **turned_on.table}
+
+
+def _lacking(asked: Mapping[str, object], written: Mapping[str, object]) -> Iterator[str]:
     """Yield the fields that were asked for and that the table does not have: it ignores those."""
     for name, value in asked.items():
         if name not in written:
             yield name
             continue
         inner = written[name]
-        if isinstance(value, dict) and isinstance(inner, dict):
-            yield from _lacking(value, inner)
+        pairs = [(value, inner)]
+        if isinstance(value, list) and isinstance(inner, list):
+            pairs = [*zip(value, inner, strict=False)]
+        for one, other in pairs:
+            if isinstance(one, dict) and isinstance(other, dict):
+                yield from _lacking(one, other)
 
 
 def _routed(number: int, worker: Worker, model: str, revision: str) -> RoutedWorker:

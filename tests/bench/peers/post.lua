@@ -8,3 +8,11 @@ wrk.headers["Content-Type"] = "application/json"
 for name, value in (os.getenv("TIDEGATE_BENCH_HEADERS") or ""):gmatch("([^\n:]+): ([^\n]+)") do
   wrk.headers[name] = value
 end
+if os.getenv("TIDEGATE_BENCH_VARY") then
+  local number = 0
+  request = function()
+    number = number + 1
+    wrk.headers["x-request-id"] = "bench-" .. number
+    return wrk.format()
+  end
+end
