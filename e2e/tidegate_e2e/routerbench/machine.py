@@ -73,12 +73,14 @@ def until(condition: Callable[[], bool], words: str, program: Program) -> None:
         time.sleep(0.05)
 
 
-def status_of(port: int, path: str, body: bytes | None = None) -> int | None:
+def status_of(
+    port: int, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> int | None:
     """Return an answer's status; None while nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    headers = {"content-type": "application/json"}
+    sent = {"content-type": "application/json", **(headers or {})}
     try:
-        connection.request("GET" if body is None else "POST", path, body, headers)
+        connection.request("GET" if body is None else "POST", path, body, sent)
         answer = connection.getresponse()
         answer.read()
     except (OSError, http.client.HTTPException):

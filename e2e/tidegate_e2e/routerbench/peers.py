@@ -1,12 +1,14 @@
 """Every router of the bench, started from its files in tests/bench/peers."""
 
+import http
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tidegate_api import names
 from tidegate_e2e.ptier.processes import Program, free_ports
 from tidegate_e2e.routerbench import table
 from tidegate_e2e.routerbench.load import PEERS, need
@@ -22,7 +24,7 @@ from tidegate_e2e.routerbench.machine import (
 from tidegate_e2e.routerbench.table import Feature, Worker
 
 BODY = (
-    b'{"text":"tidegate","inputs":[{"name":"IN","datatype":"FP32","shape":[1,4],'
+    b'{"text":"tidegate","text_input":"tidegate","inputs":[{"name":"IN","datatype":"FP32","shape":[1,4],'
     b'"data":[1.5,2.5,3.5,4.5]}]}'
 )
 ANSWER = (
@@ -42,6 +44,7 @@ class Router:
     path: str
     program: Program | None
     grpc_port: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def cache() -> Path:
@@ -82,6 +85,14 @@ def ours(
     program = bench.start("ours", command, ROUTER_CORE)
     wait_ready(port, program)
     return Router("ours", port, INFER, program, grpc)
+
+
+def generate(router: Router) -> Router | None:
+    """Return our router asked as the Rust ones are; None where it does not serve that path."""
+    headers = {names.HEADER_MODEL: table.MODEL}
+    if status_of(router.port, GENERATE, BODY, headers) != http.HTTPStatus.OK:
+        return None
+    return replace(router, name="ours /generate", path=GENERATE, headers=headers)
 
 
 def nginx(bench: Bench, workers: Sequence[int]) -> Router:
@@ -145,7 +156,9 @@ def versions() -> dict[str, str]:
 
 
 def _ready(program: Program, name: str, port: int, path: str) -> Router:
-    until(lambda: status_of(port, path, BODY) == 200, f"{name} does not route", program)
+    until(
+        lambda: status_of(port, path, BODY) == http.HTTPStatus.OK, f"{name} does not route", program
+    )
     return Router(name, port, path, program)
 
 

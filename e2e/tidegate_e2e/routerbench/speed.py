@@ -31,6 +31,8 @@ class Field:
         ]
         vllm = next(one for one in self.others if one.name == "vllm-router")
         self.others.append(Router("vllm-router /v2", vllm.port, peers.INFER, vllm.program))
+        if (same := peers.generate(self.ours)) is not None:
+            self.others.append(same)
         self.direct = Router("direct", ports[0], peers.INFER, None)
 
     @property
@@ -44,7 +46,7 @@ class Field:
 
     def target(self, router: Router) -> Target:
         """Return where a router's load goes."""
-        return Target(router.port, router.path, self.body)
+        return Target(router.port, router.path, self.body, router.headers)
 
 
 def _ours(bench: Bench, workers: list[Worker]) -> tuple[Router, str]:
@@ -119,7 +121,11 @@ def _note_single(book: Book, found: dict[str, Series]) -> None:
 def _half_load(field: Field, plan: Plan, book: Book, busy: dict[str, Series]) -> None:
     """Offer every router half of what the better Rust router can do, as independent users would."""
     best = max(statistics.median(busy[name].values("rate")) for name in peers.RUST)
-    shown = [one for one in field.routers if one.name not in {"aiohttp", "vllm-router /v2"}]
+    shown = [
+        one
+        for one in field.routers
+        if one.name not in {"aiohttp", "vllm-router /v2", "ours /generate"}
+    ]
     p99_ms: dict[str, list[float]] = {router.name: [] for router in shown}
     uses: list[float] = []
     for _ in range(plan.rounds):
