@@ -5,6 +5,10 @@ from pathlib import Path
 from tidegate_cli.loadtest.clock import FineTimer, LoopTimer, timer
 
 
+def descriptors():
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
 async def calls(kind, delays_s):
     """Set a timer for each delay in turn; return how late each call came."""
     loop, late_s = asyncio.get_running_loop(), []
@@ -46,8 +50,8 @@ async def test_systems_without_timerfd_have_the_loops_timer():
 
 
 async def test_a_closed_timer_gives_its_descriptor_back():
-    before = len([*Path("/proc/self/fd").iterdir()])
+    before = descriptors()
     one = timer(asyncio.get_running_loop(), lambda: None)
     one.at(time.monotonic() + 60)
     one.close()
-    assert len([*Path("/proc/self/fd").iterdir()]) == before
+    assert descriptors() == before
