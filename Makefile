@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
 
-.PHONY: help demo demo-canary demo-down test test-fast verify generate lock bench bench-rollout
+.PHONY: help demo demo-canary demo-down test test-fast verify generate lock bench bench-rollout bench-router
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,11 +44,15 @@ lock: $(STAMP) ## resolve the dependencies anew into requirements.lock
 	@$(VENV)/bin/uv pip compile --system-certs -q pyproject.toml --all-extras --group dev --no-header -o requirements.lock
 
 bench: demo ## measure on the demo's cluster; writes .bench/NAME.json
-	@for bench in tests/bench/bench_*.py; do echo "bench: $$bench"; $(PYTHON) $$bench; done
+	@for bench in $(filter-out tests/bench/bench_router%,$(wildcard tests/bench/bench_*.py)); do echo "bench: $$bench"; $(PYTHON) $$bench; done
 
 bench-rollout: $(STAMP) ## measure rollouts on processes and in simulation: no cluster needed
 	@$(PYTHON) tests/bench/bench_rollout.py
 	@$(PYTHON) tests/bench/bench_rollout_analysis.py
+
+bench-router: $(STAMP) ## every router side by side on this machine; writes .bench/router.json and docs/benchmarks.md
+	@$(PYTHON) tests/bench/bench_router.py $(ARGS)
+	@$(PYTHON) tests/bench/bench_router.py --docs
 
 $(STAMP): pyproject.toml requirements.lock
 	@echo "python: installing the locked dependencies into $(VENV) (a minute on a new machine)"

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -16,7 +15,8 @@ from tidegate_api.digest import folder_digest
 from tidegate_cli import offline, output, rollouts
 from tidegate_cli.core import show, tensors
 from tidegate_cli.errors import CommandError, InputError
-from tidegate_cli.server import Protocol, Server
+from tidegate_cli.loadtest import command as loadtest
+from tidegate_cli.server import Protocol, server_of
 
 app = typer.Typer(
     name="tidegate",
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(rollouts.app)
 app.add_typer(offline.app)
-_PORTS = {Protocol.HTTP: names.PORT_ROUTER_HTTP, Protocol.GRPC: names.PORT_ROUTER_GRPC}
+app.add_typer(loadtest.app)
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Inputs = Annotated[
@@ -74,7 +74,7 @@ def infer(
     """
     from tidegate_cli import client  # noqa: PLC0415  # 0.6 s that other commands need not wait for
 
-    server = _server(url, protocol, model, model_version, pool, timeout)
+    server = server_of(url, protocol, model, model_version, pool, timeout)
     values = [_given(argument) for argument in given or []]
     request = tensors.plan(client.inputs(server), values)
     began_s = time.perf_counter()
@@ -122,30 +122,6 @@ def digest(
 def version() -> None:
     """Print the version of this command."""
     print(f"tidegate {importlib.metadata.version('tidegate')}")
-
-
-def _server(
-    url: str, protocol: Protocol | None, model: str, version: str, pool: str, timeout_s: float
-) -> Server:
-    parts = urlsplit(url if "//" in url else f"//{url}")
-    schemes = {"http": Protocol.HTTP, "https": Protocol.HTTP, "": Protocol.HTTP}
-    chosen = protocol or (schemes | {"grpc": Protocol.GRPC, "grpcs": Protocol.GRPC}).get(
-        parts.scheme
-    )
-    if chosen is None:
-        raise InputError(f"--url {url}: expected http, https, grpc, grpcs, or HOST:PORT")
-    address = parts.netloc or "localhost"
-    if parts.port is None:
-        address = f"{address}:{_PORTS[chosen]}"
-    return Server(
-        address=address,
-        protocol=chosen,
-        tls=parts.scheme in {"https", "grpcs"},
-        timeout_s=timeout_s,
-        model=model,
-        version=version,
-        headers={names.HEADER_POOL: pool} if pool else {},
-    )
 
 
 def _given(argument: str) -> tensors.Given:

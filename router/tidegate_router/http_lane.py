@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -25,7 +25,7 @@ from tidegate_router.adapters.upstream import (
     WorkerRequest,
 )
 from tidegate_router.cached import Cached
-from tidegate_router.core import headers, path, pins, record, report
+from tidegate_router.core import headers, path, pins, record, report, sequence_ids
 from tidegate_router.core.cache import ResponseCache
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.faults import Outcome, judge_http
@@ -35,16 +35,16 @@ from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Attempt, Call, Ending, Route, Step
 from tidegate_router.core.tensors import HttpAnswer
 from tidegate_router.http_cached import HttpCached, HttpFlight, keep, through_cache
+from tidegate_router.http_heads import check, pairs
 from tidegate_router.lane import acquire, clock
 from tidegate_router.mirror import Mirror
 from tidegate_router.records import Records
-from tidegate_router.relay import Relay, identity
+from tidegate_router.relay import Relay, identity, while_client_stays
 from tidegate_router.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 _ABANDONED_S = 600.0
 _NOBODY_LISTENS = WorkerAnswer(499, [], b"", 0.0)  # what a client that left does not get
-_LOOK_S = 0.25
 _BODY_S = 120.0
 _ROUTE = web.RequestKey("route", Route)
 _TRACE = web.RequestKey("trace", Trace)
@@ -116,7 +116,7 @@ class HttpLane:
         parsed = path.parse(request.raw_path.partition("?")[0])
         if isinstance(parsed, Refusal):
             return self.refuse(parsed)
-        if (refused := _check(request, parsed)) is not None:
+        if (refused := check(request, parsed)) is not None:
             answer = self.refuse(refused)
             if answer.status == 405:
                 answer.headers["Allow"] = path.method(parsed)
@@ -178,7 +178,7 @@ class HttpLane:
         without it the worker gets the client's bytes and the client the worker's.
         """
         pool = parsed.pool or request.headers.get(names.HEADER_POOL, "")
-        given = pins.given(_pairs(request))
+        given = pins.given(pairs(request))
         tier = request.headers.get(names.HEADER_TIER, "")
         route = self.dispatcher.plan(self._ask(parsed, pool, body, given, tier), clock())
         if isinstance(route, Refusal):
@@ -203,7 +203,7 @@ class HttpLane:
     def _worker_headers(self, request: web.Request, *, translated: bool) -> headers.Pairs:
         """Return what a worker is told beside the body: the client's headers, id and trace."""
         trace = request[_TRACE] = self._trace(request)
-        kept = headers.strip_request(_pairs(request))
+        kept = headers.strip_request(pairs(request))
         dropped = {names.HEADER_TRACEPARENT} | (_TRANSLATED if translated else set())
         if not trace.given:
             dropped.add(names.HEADER_TRACESTATE)
@@ -252,8 +252,8 @@ class HttpLane:
         )
         if isinstance(found, web.Response):
             return found
-        pairs = headers.strip_response(found.answer.headers)
-        response = web.Response(headers=CIMultiDict(pairs), body=found.answer.body)
+        visible = headers.strip_response(found.answer.headers)
+        response = web.Response(headers=CIMultiDict(visible), body=found.answer.body)
         response.headers[names.HEADER_REVISION] = route.revision
         response.headers[names.HEADER_CACHE] = found.how
         response.headers["Age"] = str(int(found.age_s))
@@ -358,7 +358,7 @@ class HttpLane:
                 return self.refuse(attempt, route)
             relay = make_relay(request)
             try:
-                ending = await _while_client_stays(relay, self._relay(relay, route, attempt, work))
+                ending = await while_client_stays(relay, self._relay(relay, route, attempt, work))
             finally:
                 self.dispatcher.release(attempt)
             step = self.dispatcher.settle(route, attempt, ending, clock())
@@ -483,40 +483,6 @@ class HttpLane:
     def _count_retry(self, route: Route) -> None:
         labels = (route.namespace, route.pool, route.ask.model)
         self.telemetry.retries.labels(*labels).inc()
-
-
-async def _while_client_stays(relay: Relay, relaying: Coroutine[None, None, Ending]) -> Ending:
-    """Relay until the end, or until _LOOK_S after the client left: the worker then hears of it."""
-    task = asyncio.create_task(relaying)
-    try:
-        while relay.request.transport is not None:
-            done, _ = await asyncio.wait({task}, timeout=_LOOK_S)
-            if done:
-                return task.result()
-    finally:
-        task.cancel()
-    await asyncio.wait({task})
-    return relay.ended(Outcome.CANCELLED)
-
-
-def _check(request: web.Request, parsed: Parsed) -> Refusal | None:
-    """Refuse a head that is not exactly one request of the expected kind."""
-    refused = headers.check(_pairs(request), (request.version.major, request.version.minor))
-    if refused is not None:
-        return refused
-    method = path.method(parsed)
-    if request.method != method:
-        text = f"{parsed.target.value} is a {method}"
-        return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
-    if method == "GET" and request.body_exists:
-        return Refusal(DroppedReason.BAD_REQUEST, "a GET carries no body")
-    header = request.headers.get(names.HEADER_POOL)
-    named = path.pool_name(header) if header is not None else ""
-    return named if isinstance(named, Refusal) else None
-
-
-def _pairs(request: web.Request) -> headers.Pairs:
-    return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in request.raw_headers]
 
 
 def _timing(route: Route, upstream_s: float) -> str:

@@ -1,5 +1,7 @@
 """One stream on its way from a worker to a client; subclasses translate it."""
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,6 +13,7 @@ from tidegate_router.core.faults import Outcome
 from tidegate_router.core.request import Ending
 from tidegate_router.lane import clock, request_id
 
+_LOOK_S = 0.25
 _IDENTITY = web.RequestKey("identity", str)
 
 
@@ -63,3 +66,17 @@ class Relay:
         """Return the attempt's end; its latency is the time to the first byte."""
         until_s = clock() if self.first_byte_s is None else self.first_byte_s
         return Ending(outcome=outcome, latency_s=until_s - self.started_s, detail=detail)
+
+
+async def while_client_stays(relay: Relay, relaying: Coroutine[None, None, Ending]) -> Ending:
+    """Relay until the end, or until _LOOK_S after the client left: the worker then hears of it."""
+    task = asyncio.create_task(relaying)
+    try:
+        while relay.request.transport is not None:
+            done, _ = await asyncio.wait({task}, timeout=_LOOK_S)
+            if done:
+                return task.result()
+    finally:
+        task.cancel()
+    await asyncio.wait({task})
+    return relay.ended(Outcome.CANCELLED)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 _PATIENCE_S = 3.0
 # Whoever ends us, with -9 too, ends what we started.
-_PREFIX = ("setpriv", "--pdeathsig", "KILL", "nice", "-n", "5")
+_PREFIX = ("setpriv", "--pdeathsig", "KILL", "nice", "-n")
 
 
 @dataclass(slots=True)
@@ -22,13 +22,14 @@ class Program:
     command: Sequence[str]
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    niceness: int = 5
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it in a session of its own; its words go to NAME.log."""
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*_PREFIX, *self.command],
+                [*_PREFIX, str(self.niceness), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

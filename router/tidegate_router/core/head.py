@@ -15,7 +15,7 @@ from http import HTTPStatus
 
 from tidegate_api import names
 from tidegate_api.names import DroppedReason
-from tidegate_router.core import headers, path
+from tidegate_router.core import headers, path, sequence_ids
 from tidegate_router.core.path import Parsed, Target
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Call
@@ -36,6 +36,7 @@ _PROTOCOL_PREFIX = headers.PROTOCOL_PREFIX.encode()
 _POOL, _EXPLAIN, _ID = (
     name.encode() for name in (names.HEADER_POOL, names.HEADER_EXPLAIN, names.HEADER_REQUEST_ID)
 )
+_JSON_SIZE = b"inference-header-content-length"
 _TIER = names.HEADER_TIER.encode()
 _MAX_HEADS, _MAX_LINES = 512, 4096
 _MAX_HEAD_KNOWN_BYTES, _MAX_LINE_KNOWN_BYTES = 2048, 512
@@ -212,7 +213,7 @@ def _first(line: bytes) -> _First | Refusal:
     method, target, minor = found.groups()
     where, _, query = target.partition(b"?")
     known = path.parse(where.decode("ascii"))
-    parsed = known if isinstance(known, Parsed) else None
+    parsed = known if isinstance(known, Parsed) and known.target is not Target.API else None
     upstream = where if parsed is None else parsed.upstream.encode("ascii")
     return _First(
         method=method,
@@ -309,8 +310,8 @@ def _not_served(method: bytes, found: Parsed | Refusal) -> Refusal | None:
     """Refuse what a path rules out; an unknown one may be somebody else's."""
     if isinstance(found, Refusal):
         return None if found.http_status == HTTPStatus.NOT_FOUND else found
-    wanted = "POST" if found.target in path.POST_TARGETS else "GET"
-    if method.decode() == wanted:
+    wanted = path.method(found)
+    if found.target is Target.API or method.decode() == wanted:
         return None
     text = f"{found.target.value} is a {wanted}"
     return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
@@ -325,6 +326,14 @@ def _ask(parsed: Parsed, pool: bytes, fields: _Fields) -> Ask:
         given=frozenset([line.given for line in fields.lines]),
         tier=fields.values.get(_TIER, b"").decode("latin-1"),
     )
+
+
+def sequence_of(head: Head, body: bytes) -> str:
+    """Return the id of the sequence that a request is part of; empty: of none."""
+    if body.find(sequence_ids.QUOTED) < 0:  # nearly always; a search costs less than a call
+        return ""
+    size = [value for name, value in head.pairs if name.lower() == _JSON_SIZE]
+    return sequence_ids.of_http(body, size[0].decode("latin-1") if size else "")
 
 
 def _bad(text: str) -> Refusal:

@@ -3,7 +3,7 @@
 import orjson
 
 _KEY = "sequence_id"
-_QUOTED = b'"sequence_id"'
+QUOTED = b'"sequence_id"'
 _MAX_CHARS = 256
 
 
@@ -13,7 +13,7 @@ def of_http(body: bytes, header_length: str = "") -> str:
     `header_length`: Inference-Header-Content-Length, the size of the JSON part if tensors follow.
     """
     end = int(header_length) if header_length.isdecimal() else len(body)
-    if body.find(_QUOTED, 0, end) < 0:  # nearly always: a search costs less than a look at JSON
+    if body.find(QUOTED, 0, end) < 0:  # nearly always: a search costs less than a look at JSON
         return ""
     try:
         document = orjson.loads(body[:end])

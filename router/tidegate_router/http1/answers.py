@@ -66,6 +66,11 @@ def plain(status: int, identity: bytes, lines: bytes, body: bytes = b"") -> byte
     )  # fmt: skip
 
 
+def own(head: bytes, identity: bytes, body: bytes) -> bytes:
+    """Return an answer from its head without the request's id, and its body."""
+    return b"%b%b: %b\r\n\r\n%b" % (head, _ID, identity, body)
+
+
 def refused(refusal: Refusal, identity: bytes, revision: str, attempts: int, lines: bytes) -> bytes:
     """Return a refusal; `revision` is the one that was drawn, if any."""
     lines += b"%b: %b\r\n" % (_DROPPED, refusal.reason.value.encode())

@@ -6,16 +6,21 @@ to a slot when the worker goes on alone is router.md section 8.
 
 import hashlib
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
+from tidegate_router.adapters.upstream import WorkerAnswer
 from tidegate_router.core.answer import AnswerHead
+from tidegate_router.core.cache import Hit
 from tidegate_router.core.chunks import LAST, chunk
 from tidegate_router.core.faults import HEAD_BYTES, Outcome, judge_http
-from tidegate_router.core.head import Head
+from tidegate_router.core.head import Head, sequence_of
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.rename import Renamed, RenamedStream
 from tidegate_router.core.request import Attempt, Call, Ending, Route, Step, Wait
-from tidegate_router.http1 import answers, renamed
+from tidegate_router.http1 import answers, renamed, sharing
+from tidegate_router.http1.abandoned import Abandoned
+from tidegate_router.http1.sharing import Absent, Share
 from tidegate_router.http1.upload import Upload
 from tidegate_router.http1.workers import Sink, WorkerConnection
 from tidegate_router.lane import clock
@@ -61,7 +66,7 @@ class Exchange(Sink):
 
     __slots__ = (
         "_answer", "_attempt", "_begun_s", "_body", "_chunked", "_client", "_head", "_lane",
-        "_named", "_parked", "_replayable", "_route", "_sent_s", "_stalled", "_upload",
+        "_named", "_parked", "_replayable", "_route", "_sent_s", "_share", "_stalled", "_upload",
         "_worker", "identity",
     )  # fmt: skip
 
@@ -85,6 +90,7 @@ class Exchange(Sink):
         self._answer: AnswerHead | None = None  # that has begun to come in pieces
         self._begun_s = 0.0  # when its first byte went to the client; 0: not yet
         self._named: RenamedStream | None = None
+        self._share: Share | None = None  # with equal requests, where answers are cached
         self._chunked = self._parked = self._stalled = False
         self._sent_s = 0.0
 
@@ -95,18 +101,55 @@ class Exchange(Sink):
             ask = replace(ask, replayable=False)
         elif dispatcher.poison.anyone and self._body:
             ask = replace(ask, body_hash=_digest(self._body))
+        if self._body and (sequence := sequence_of(self._head, self._body)):
+            ask = replace(ask, sequence=sequence)
         now_s = clock()
         route = dispatcher.plan(ask, now_s)
         if isinstance(route, Refusal):
             self._refuse(route)
             return
         self._route = route
+        route.size_bytes = len(self._body)
+        if route.cache_ttl_s and self._shared(route):
+            return
         self._advance(route, now_s)
+
+    def _shared(self, route: Route) -> bool:
+        """Whether memory, or the answer to an equal request, is this one's answer."""
+        cached = self._lane.slow.cached
+        found = sharing.look(cached, route, self._head, self._body, self._landed)
+        if isinstance(found, Hit):
+            self._repeat(route, found.answer, "hit", found.age_s)
+            return True
+        self._share = found
+        if found is None or not found.follows:
+            return False
+        self._client.set_due(inf)
+        return True
+
+    def _landed(self, answer: WorkerAnswer | None) -> None:
+        """Called from within the leader's exchange: go on afterwards."""
+        self._lane.loop.call_soon(self._go_on, answer)
+
+    def _go_on(self, answer: WorkerAnswer | None) -> None:
+        route, self._share = self._route, None
+        if route is not None and answer is not None:
+            self._repeat(route, answer, "coalesced", 0.0)
+        elif route is not None:
+            self._advance(route, clock())
+
+    def _repeat(self, route: Route, answer: WorkerAnswer, how: str, age_s: float) -> None:
+        self._finish(route, answer.status, clock())
+        head = sharing.repeated(route, answer, how, age_s)
+        self._client.respond(answers.own(head + self._client.lines(), self.identity, answer.body))
 
     def client_left(self) -> None:
         """Nobody listens any more: the slot is freed when the worker stops."""
         route, attempt, now_s = self._route, self._attempt, clock()
         if route is None:
+            return
+        if self._share is not None and self._share.needed:
+            self._stay_for_others(attempt)
             return
         if self._parked:
             self._parked = False
@@ -115,8 +158,17 @@ class Exchange(Sink):
             self._let_go(route, attempt, now_s)
             ending = self._ending(Outcome.CANCELLED, now_s)
             self._lane.dispatcher.settle(route, attempt, ending, now_s)
+        if self._share is not None:
+            self._share.end()
         self._lane.dispatcher.finish(route, now_s)
         self._route = None
+
+    def _stay_for_others(self, attempt: Attempt | None) -> None:
+        self._client = Absent(self._lane.wheel, self)
+        if attempt is None:
+            self._lane.loop.call_soon(self._ask_again)
+        else:
+            self._client.set_due(attempt.started_s + attempt.timeout_s)
 
     def on_due(self, now_s: float) -> None:
         """The time is over for what is waited for now."""
@@ -206,6 +258,8 @@ class Exchange(Sink):
         if step is not Step.FORWARD:
             self._after(route, step, now_s)
             return
+        if self._share is not None:
+            self._share.keep(route, answer, body)
         self._finish(route, answer.status, now_s)
         if outcome is Outcome.OK and self._lane.mirrors(route):
             self._lane.copy(route, attempt, self._head, self.identity, self._body, answer, body)
@@ -340,6 +394,8 @@ class Exchange(Sink):
         """Send the client's head: from here on nothing is tried again."""
         route.answered = True
         self._begun_s = clock()
+        if self._share is not None:
+            self._share.end()  # what is larger than is held is not kept either
         if attempt.loaded_as:
             self._named = RenamedStream(Renamed(attempt.model, attempt.loaded_as))
         framing = b""
@@ -399,7 +455,7 @@ class Exchange(Sink):
             self._lane.loop.call_later(p95_s, dispatcher.release, attempt)
         else:
             self._lane.telemetry.abandoned.inc()
-            worker.sink = _Abandoned(self._lane, attempt)
+            worker.sink = Abandoned(dispatcher, attempt)
             worker.resume()
             worker.set_due(now_s + _ABANDONED_S)
 
@@ -411,11 +467,15 @@ class Exchange(Sink):
 
     def _finish(self, route: Route, status: int, now_s: float) -> None:
         self._route = None
+        if self._share is not None:
+            self._share.end()
         self._lane.dispatcher.finish(route, now_s)
         self._lane.count(route, status, now_s)
 
     def _marks(self, route: Route, attempt: Attempt) -> bytes:
         lines = b"%b%b\r\n" % (self._lane.marks(attempt, route.attempts), self.identity)
+        if self._share is not None:
+            lines += sharing.MISS
         if self._head.explain:
             lines += answers.explained(self._lane.dispatcher.explain(route, attempt))
         return lines
@@ -423,37 +483,6 @@ class Exchange(Sink):
     def _ending(self, outcome: Outcome, now_s: float, detail: str = "") -> Ending:
         until_s = self._begun_s or now_s
         return Ending(outcome=outcome, latency_s=max(0.0, until_s - self._sent_s), detail=detail)
-
-
-class _Abandoned(Sink):
-    """The rest of an answer that nobody waits for: read, thrown away, and then the slot is free."""
-
-    __slots__ = ("_attempt", "_lane")
-
-    def __init__(self, lane: "FastLane", attempt: Attempt) -> None:
-        self._lane, self._attempt = lane, attempt
-
-    def held_bytes(self, answer: AnswerHead) -> int:  # noqa: ARG002  # the interface's
-        """Hold nothing."""
-        return 0
-
-    def answered(self, answer: AnswerHead, body: bytes) -> None:  # noqa: ARG002  # the same
-        """The worker has stopped."""
-        self._lane.dispatcher.release(self._attempt)
-
-    def opened(self, answer: AnswerHead) -> None:
-        """Nothing to do."""
-
-    def piece(self, data: bytes) -> None:
-        """Nothing to do."""
-
-    def ended(self) -> None:
-        """The worker has stopped."""
-        self._lane.dispatcher.release(self._attempt)
-
-    def broken(self, detail: str) -> None:  # noqa: ARG002  # the interface's
-        """The worker has stopped, whatever it did."""
-        self._lane.dispatcher.release(self._attempt)
 
 
 def _digest(body: bytes) -> str:

@@ -1,0 +1,1 @@
+"""`tidegate loadtest`: fast clients, the loops that drive them, and what they tell."""

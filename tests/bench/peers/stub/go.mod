@@ -1,0 +1,3 @@
+module tidegate.dev/bench/stub
+
+go 1.21
