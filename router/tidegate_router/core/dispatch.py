@@ -430,11 +430,10 @@ class Dispatcher:
 
     def _situation(self, table: RouteTableSpec, now_s: float) -> Situation:
         pool = (table.pool.namespace, table.pool.name)
-        workers = self.endpoints.usable(pool, table, now_s)
-        usable = {worker.id for worker in workers}
+        workers, leaving = self.endpoints.usable(pool, table, now_s)
         return Situation(
             workers=workers,
-            leaving=[one for one in table.workers if one.address and one.id not in usable],
+            leaving=leaving,
             down=self.down,
             trusts=self.proof.trusts({one.id: one.score_age_s for one in workers}, now_s),
             share=filters.share_of(self.instance, table.routers),

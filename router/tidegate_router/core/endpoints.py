@@ -65,12 +65,21 @@ class EndpointBook:
         """Return the pools that have endpoints."""
         return set(self._pools)
 
-    def usable(self, pool: Pool, table: RouteTableSpec, now_s: float) -> list[RoutedWorker]:
-        """Return who may get new requests, as far as table and slices say."""
-        known = [worker for worker in table.workers if worker.address and not worker.draining]
-        if pool in self._pools:
-            known = [worker for worker in known if not self.gone(pool, worker, now_s)]
-        return known + self.unlisted(pool, table, now_s)
+    def usable(
+        self, pool: Pool, table: RouteTableSpec, now_s: float
+    ) -> tuple[list[RoutedWorker], list[RoutedWorker]]:
+        """Return who may get new requests as far as table and slices say, and who leaves."""
+        sliced = pool in self._pools
+        staying: list[RoutedWorker] = []
+        leaving: list[RoutedWorker] = []
+        for worker in table.workers:
+            if not worker.address:
+                continue
+            if worker.draining or (sliced and self.gone(pool, worker, now_s)):
+                leaving.append(worker)
+            else:
+                staying.append(worker)
+        return staying + self.unlisted(pool, table, now_s), leaving
 
     def gone(self, pool: Pool, worker: RoutedWorker, now_s: float) -> bool:
         """Whether the slices forbid new requests to a worker of the table."""

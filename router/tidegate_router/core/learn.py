@@ -51,7 +51,7 @@ class HealthKeeper:
         if view is None:
             return
         group = view.group(attempt.revision, attempt.model)
-        if outcome in _BLAMED:
+        if outcome in _BLAMED and attempt.started_s >= slot.valid_s:
             slot.latency.record_failure(group.p95_s, now_s)
             self._blame(view, group, attempt, outcome, spent_s, now_s)
         if attempt.trial or was_down != candidate.health.down:

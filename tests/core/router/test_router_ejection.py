@@ -402,6 +402,20 @@ def test_work_in_flight_without_a_byte_ejects(fleet):
     assert one.asked(silent, since_s)
 
 
+def test_what_began_before_a_worker_came_back_ejects_it_no_more(fleet):
+    one = silent_fleet(fleet, count=2)
+    held = [(route, one.one.next(route)) for route in (one.one.plan() for _ in range(12))]
+    one.sleep(2)
+    [(silent, _)] = one.ejected()
+    mine = [item for item in held if item[1].worker_id == silent]
+    assert len(mine) >= 5
+    one.one.settle(*mine.pop(), Outcome.OK, 2.0)
+    for route, attempt in mine:
+        one.one.settle(route, attempt, Outcome.TIMEOUT, 2.0)
+    assert one.ejected() == set()
+    assert one.slot(silent).latency.value_s is None
+
+
 def test_a_byte_now_and_then_is_no_silence(fleet):
     one = silent_fleet(fleet)
     held = one.one.next(one.one.plan())

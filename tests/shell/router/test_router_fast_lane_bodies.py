@@ -3,7 +3,9 @@
 import asyncio
 import io
 import json
+import os
 import random
+import socket
 
 import pytest
 
@@ -199,3 +201,50 @@ async def test_100_continue_of_a_large_body_is_said_when_a_worker_takes_it(
         writer.write(b"x" * 2 * MIB)
         assert (await kit.answer_of(reader))[0] == 200
     assert worker.seen[0].header("expect") == []
+
+
+async def slow_client(served, kit):
+    """Connect so that next to nothing of an answer is on its way while nobody reads it."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", served.port))
+        one.setblocking(False)  # noqa: FBT003  # the library's
+        reader, writer = await asyncio.open_connection(sock=one.dup(), limit=64 * 1024)
+    [connection] = await kit.eventually(lambda: list(served.fast.connections))
+    number = connection._transport.get_extra_info("socket").fileno()
+    with socket.socket(fileno=os.dup(number)) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return reader, writer, connection
+
+
+async def test_a_worker_that_a_slow_client_stopped_serves_the_next(served, kit):
+    body = bytes(MIB + 1000)  # its last bytes are those that make it too large to hold
+
+    async def talk(reader, writer, _number):
+        while True:
+            await kit.read_request(reader)
+            writer.write(OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body))
+            writer.write(body + b"\r\n0\r\n\r\n")
+            await writer.drain()
+
+    async with kit.raw_worker(talk) as raw:
+        served.serve(kit.table(kit.routed(raw), sequence=2))
+        _, writer, connection = await slow_client(served, kit)
+        writer.write(kit.asking(b"{}"))
+        await kit.eventually(lambda: connection._blocked)
+        assert (await served.infer())[1] == body
+        assert (await served.infer())[1] == body
+        assert len(raw.opened) == 1
+        writer.close()
+
+
+async def test_who_does_not_read_answers_is_asked_no_further_questions(served, worker, kit):
+    worker.answer = kit.answering(200, bytes(MIB))
+    _, writer, connection = await slow_client(served, kit)
+    for _ in range(5):
+        writer.write(kit.asking(b"{}"))
+    await kit.eventually(lambda: connection._blocked)
+    for _ in range(50):
+        await served.ask("GET", "/healthz")  # a turn for everybody
+    assert len(worker.seen) == 1
+    writer.close()
