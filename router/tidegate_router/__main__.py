@@ -64,7 +64,7 @@ async def _run(read: Settings) -> None:
         lane = HttpLane(dispatcher, routes, upstream, metrics, read.max_body_bytes, cache=cache)
         lane.records = Records(metrics.records_dropped, read.access_log_sample_ratio)
         stack.push_async_callback(lane.mirror.close)
-        grpc = GrpcLane(dispatcher, routes, metrics, read)
+        grpc = GrpcLane(dispatcher, routes, metrics, read, records=lane.records)
         await listen(stack, admin.make_app(lane), read.host, read.admin_port, 1.0)
         await http1.listen(stack, FastLane(lane, _LAST_REQUESTS_S), read.host, read.http_port)
         if read.grpc_port >= 0:

@@ -36,6 +36,8 @@ _PROTOCOL_PREFIX = headers.PROTOCOL_PREFIX.encode()
 _POOL, _EXPLAIN, _ID = (
     name.encode() for name in (names.HEADER_POOL, names.HEADER_EXPLAIN, names.HEADER_REQUEST_ID)
 )
+_TRACEPARENT, _TRACESTATE = names.HEADER_TRACEPARENT.encode(), names.HEADER_TRACESTATE.encode()
+_TRACE = frozenset({_TRACEPARENT, _TRACESTATE})
 _JSON_SIZE = b"inference-header-content-length"
 _TIER = names.HEADER_TIER.encode()
 _MAX_HEADS, _MAX_LINES = 512, 4096
@@ -68,6 +70,8 @@ class Head:
     request_id: bytes  # empty: none that can be used
     ask: Ask
     relayed: bool  # a worker answers it
+    traceparents: tuple[str, ...] = ()  # as given; whoever sends writes the next one
+    tracestate: bytes = b""  # lines, for the worker if the trace goes on
     refusal: Refusal | None = None
 
     @property
@@ -287,7 +291,12 @@ def _head(first: _First, fields: _Fields, length: int | None) -> Head:
         named = path.pool_name(pool.decode("latin-1"))
         refusal = named if isinstance(named, Refusal) else None
     kept = [line for line in fields.lines if line.kept and line.key not in tokens]
-    given = values.get(_ID, b"")
+    given, states = values.get(_ID, b""), b""
+    parents: tuple[str, ...] = ()
+    if _TRACEPARENT in values or _TRACESTATE in values:
+        parents = tuple([line.given[1] for line in kept if line.key == _TRACEPARENT])
+        states = b"".join([line.text for line in kept if line.key == _TRACESTATE])
+        kept = [line for line in kept if line.key not in _TRACE]
     return Head(
         method=first.method,
         target=first.target,
@@ -302,6 +311,8 @@ def _head(first: _First, fields: _Fields, length: int | None) -> Head:
         explain=values.get(_EXPLAIN) == b"true",
         request_id=given if _REQUEST_ID.fullmatch(given) else b"",
         ask=_NOTHING if parsed is None else _ask(parsed, pool or b"", fields),
+        traceparents=parents,
+        tracestate=states,
         refusal=refusal,
     )
 

@@ -92,6 +92,7 @@ def of_route(
         reason=reason,
         pool=f"{route.namespace}/{route.pool}",
         model=route.ask.model,
+        tier=route.tier,
         revision=route.revision,
         worker=route.worker,
         attempts=route.attempts,

@@ -351,6 +351,7 @@ class Rpc(Stream):
     def answer(self, trying: Try, data: bytes) -> None:
         """Take some of the answer: kept while it may be thrown away for another worker's."""
         link = self.link
+        self.lane.dispatcher.heard(trying.attempt, clock())
         if self._committed and link is not None:
             link.send_data(self, data, None)
             return
@@ -473,11 +474,12 @@ class Rpc(Stream):
         self._close()
         send_answer(self, self.lane.own_head, message, tail or self.lane.own_trailers(self))
 
-    def _finish(self, route: Route, code: str, now_s: float) -> None:
+    def _finish(self, route: Route, code: str, now_s: float, reason: str = "") -> None:
         """Count a routed request's end, once."""
         self._close()
         self.lane.dispatcher.finish(route, now_s)
         self.lane.count(route, code, now_s)
+        self.lane.record(self, route, code, reason)
 
     def _close(self) -> None:
         self._done = True
@@ -492,9 +494,10 @@ class Rpc(Stream):
         revision = refusal.revision
         if self.route is not None:
             revision = self.route.drawn
-            self._finish(self.route, refusal.grpc_code, clock())
+            self._finish(self.route, refusal.grpc_code, clock(), refusal.reason.value)
         else:
             self._close()
+            self.lane.record(self, None, refusal.grpc_code, refusal.reason.value)
         tail = self.lane.refusal_trailers(self, refusal, revision)
         send_trailers(self, tail, begun=self._committed)
 

@@ -24,6 +24,7 @@ from tidegate_router.h2.server import ClientConnection, Connections
 from tidegate_router.h2.timers import Wheel
 from tidegate_router.h2.workers import WorkerConnection, Workers
 from tidegate_router.mirror import Mirror
+from tidegate_router.records import Records
 from tidegate_router.settings import Settings
 from tidegate_router.telemetry import Telemetry
 
@@ -31,6 +32,14 @@ _BACKLOG = 1024
 _POST_HTTP = b"\x83\x86"  # :method POST, :scheme http, by the static table
 _TE = literal(b"te", b"trailers")
 _MAX_REMEMBERED = 4096
+_ID_AT = len(names.HEADER_REQUEST_ID) + 2  # where a literal's value begins, with its length
+_LONG = 127  # from then on the length has a second byte
+
+
+def _text_of(identity: bytes) -> str:
+    """Return a request's id from its encoded header; it has at most 128 characters."""
+    start = _ID_AT + 1 if identity[_ID_AT] < _LONG else _ID_AT + 2
+    return identity[start:].decode("latin-1")
 
 
 class _Counter(Protocol):
@@ -50,6 +59,7 @@ class GrpcLane:
     telemetry: Telemetry
     settings: Settings
     port: int = 0
+    records: Records | None = None
     mirror: Mirror = field(init=False)
     methods: Methods = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
@@ -202,6 +212,11 @@ class GrpcLane:
             known = self._ended[key] = (ended, self.telemetry.request_duration.labels(*labels))
         known[0].inc()
         known[1].observe(now_s - route.started_s)
+
+    def record(self, rpc: Rpc, route: Route | None, code: str, reason: str) -> None:
+        """Record a request's end, if it is one of those that are."""
+        if self.records is not None:
+            self.records.note(_text_of(rpc.identity), route, code, "grpc", reason)
 
     def count_wait(self, route: Route, seconds: float) -> None:
         """Count the time from arrival to the first worker."""

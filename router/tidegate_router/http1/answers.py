@@ -7,7 +7,7 @@ from http import HTTPStatus
 from tidegate_api import names
 from tidegate_router.core.answer import AnswerHead, status_line
 from tidegate_router.core.refusal import Refusal
-from tidegate_router.core.request import Attempt
+from tidegate_router.core.request import Attempt, Route
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE, KEEP = b"Connection: close\r\n", b"Connection: keep-alive\r\n"
@@ -20,6 +20,7 @@ _WORKER, _REVISION, _ATTEMPTS, _ID, _EXPLAIN, _DROPPED = (
         names.HEADER_REQUEST_ID, names.HEADER_EXPLAIN, names.HEADER_DROPPED_REASON,
     )
 )  # fmt: skip
+_TIMING = names.HEADER_SERVER_TIMING.encode()
 CLOSING = frozenset({400, 408, 413})  # after these the connection's next byte is not trusted
 
 
@@ -43,6 +44,15 @@ def marks(attempt: Attempt, attempts: int) -> bytes:
     return b"%b: %b\r\n%b: %b\r\n%b: %d\r\n%b: " % (
         _WORKER, attempt.worker_name.encode(), _REVISION, attempt.revision.encode(),
         _ATTEMPTS, attempts, _ID,
+    )  # fmt: skip
+
+
+def timing(route: Route, going_s: float, now_s: float) -> bytes:
+    """Return Server-Timing; `going_s`: of an attempt whose answer has only begun."""
+    upstream_s, total_s = route.upstream_s + going_s, now_s - route.started_s
+    return b"%b: queue;dur=%.2f, upstream;dur=%.2f, router;dur=%.2f\r\n" % (
+        _TIMING, route.queue_s * 1e3, upstream_s * 1e3,
+        max(0.0, total_s - route.queue_s - upstream_s) * 1e3,
     )  # fmt: skip
 
 

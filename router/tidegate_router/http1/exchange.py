@@ -7,7 +7,7 @@ to a slot when the worker goes on alone is router.md section 8.
 import hashlib
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tidegate_router.adapters.upstream import WorkerAnswer
 from tidegate_router.core.answer import AnswerHead
@@ -20,6 +20,7 @@ from tidegate_router.core.rename import Renamed, RenamedStream
 from tidegate_router.core.request import Attempt, Call, Ending, Route, Step, Wait
 from tidegate_router.http1 import answers, renamed, sharing
 from tidegate_router.http1.abandoned import Abandoned
+from tidegate_router.http1.contract import Client
 from tidegate_router.http1.sharing import Absent, Share
 from tidegate_router.http1.upload import Upload
 from tidegate_router.http1.workers import Sink, WorkerConnection
@@ -31,43 +32,32 @@ if TYPE_CHECKING:
 HELD_BYTES = 1024 * 1024  # of an answer: what is whole before it is passed on can be retried
 _STALL_S = 300.0  # without any byte, once an answer has begun
 _ABANDONED_S = 600.0
-
-
-class Client(Protocol):
-    """What an exchange asks of the connection that it answers."""
-
-    def set_due(self, due_s: float) -> None:
-        """Call `on_due` then."""
-
-    def respond(self, data: bytes) -> None:
-        """Send the whole answer; the exchange is over."""
-
-    def lines(self, *, closing: bool = False) -> bytes:
-        """Return what every answer ends with; decides whether the connection stays."""
-
-    def write(self, data: bytes) -> None:
-        """Send a part of an answer."""
-
-    def complete(self) -> None:
-        """The parts were all; the exchange is over."""
-
-    def abort(self) -> None:
-        """Break the connection: a proper end would call a truncated answer complete."""
-
-    def expects(self) -> None:
-        """The request was admitted: ask for its body if the client waits to be asked."""
-
-    def must_close(self) -> None:
-        """The answer's end can only be told by closing."""
+_LEFT = 499  # of a record: its client left before the answer
 
 
 class Exchange(Sink):
     """One request. `upload` is its body unless `body` is."""
 
     __slots__ = (
-        "_answer", "_attempt", "_begun_s", "_body", "_chunked", "_client", "_head", "_lane",
-        "_named", "_parked", "_replayable", "_route", "_sent_s", "_share", "_stalled", "_upload",
-        "_worker", "identity",
+        "_answer",
+        "_attempt",
+        "_begun_s",
+        "_body",
+        "_chunked",
+        "_client",
+        "_head",
+        "_lane",
+        "_named",
+        "_parked",
+        "_replayable",
+        "_route",
+        "_sent_s",
+        "_share",
+        "_stalled",
+        "_trace",
+        "_upload",
+        "_worker",
+        "identity",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +80,7 @@ class Exchange(Sink):
         self._answer: AnswerHead | None = None  # that has begun to come in pieces
         self._begun_s = 0.0  # when its first byte went to the client; 0: not yet
         self._named: RenamedStream | None = None
+        self._trace = lane.trace(head, self.identity)
         self._share: Share | None = None  # with equal requests, where answers are cached
         self._chunked = self._parked = self._stalled = False
         self._sent_s = 0.0
@@ -160,6 +151,7 @@ class Exchange(Sink):
             self._lane.dispatcher.settle(route, attempt, ending, now_s)
         if self._share is not None:
             self._share.end()
+        self._lane.record(route, self.identity, self._trace, _LEFT)
         self._lane.dispatcher.finish(route, now_s)
         self._route = None
 
@@ -280,6 +272,8 @@ class Exchange(Sink):
         if self._named is not None:
             data = self._named.feed(data)
         self._pass_on(data)
+        now_s = clock()
+        self._lane.dispatcher.heard(attempt, now_s)
         self._client.set_due(clock() + _STALL_S)
 
     def ended(self) -> None:
@@ -377,8 +371,10 @@ class Exchange(Sink):
         if attempt.loaded_as:
             target, block = renamed.request(attempt, head)
         upload = self._upload
-        lines = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bx-request-id: %b\r\n" % (
+        state = head.tracestate if self._trace.given else b""
+        lines = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bx-request-id: %b\r\ntraceparent: %b\r\n%b" % (
             head.method, target, worker.host, block, self.identity,
+            self._trace.header.encode(), state,
         )  # fmt: skip
         if upload is not None:
             worker.ask(self, b"%b%b\r\n" % (lines, upload.framing), sending=True)
@@ -462,18 +458,22 @@ class Exchange(Sink):
     def _refuse(self, refusal: Refusal) -> None:
         route = self._route
         if route is not None:
-            self._finish(route, refusal.http_status, clock())
+            self._finish(route, refusal.http_status, clock(), refusal.reason.value)
         self._lane.refuse(self._client, refusal, self.identity, route)
 
-    def _finish(self, route: Route, status: int, now_s: float) -> None:
+    def _finish(self, route: Route, status: int, now_s: float, reason: str = "") -> None:
         self._route = None
         if self._share is not None:
             self._share.end()
         self._lane.dispatcher.finish(route, now_s)
         self._lane.count(route, status, now_s)
+        self._lane.record(route, self.identity, self._trace, status, reason)
 
     def _marks(self, route: Route, attempt: Attempt) -> bytes:
-        lines = b"%b%b\r\n" % (self._lane.marks(attempt, route.attempts), self.identity)
+        lines = b"%b%b\r\n%b" % (
+            self._lane.marks(attempt, route.attempts), self.identity,
+            answers.timing(route, clock() - self._sent_s if self._begun_s else 0.0, clock()),
+        )  # fmt: skip
         if self._share is not None:
             lines += sharing.MISS
         if self._head.explain:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import random
 from contextlib import AsyncExitStack
 from itertools import count
 
@@ -16,11 +17,13 @@ from tidegate_router.core import report
 from tidegate_router.core.answer import AnswerHead
 from tidegate_router.core.head import Head, HeadBook
 from tidegate_router.core.path import Parsed, Target
+from tidegate_router.core.record import Trace, trace_of
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Attempt, Route
 from tidegate_router.http1 import answers, renamed
 from tidegate_router.http1.client import ClientConnection
-from tidegate_router.http1.exchange import HELD_BYTES, Client
+from tidegate_router.http1.contract import Client
+from tidegate_router.http1.exchange import HELD_BYTES
 from tidegate_router.http1.wheel import Wheel
 from tidegate_router.http1.workers import Workers
 from tidegate_router.http_lane import METADATA, HttpLane
@@ -137,6 +140,11 @@ class FastLane:
     ) -> None:
         """Answer with a reason. `route` has had its revision drawn: failures are that one's."""
         self.telemetry.shed.labels(refusal.reason.value).inc()
+        if route is None and self.slow.records is not None:
+            self.slow.records.note(
+                identity.decode("latin-1"), None, str(refusal.http_status), "http",
+                refusal.reason.value,
+            )  # fmt: skip
         lines = client.lines(closing=refusal.http_status in answers.CLOSING)
         drawn, attempts = refusal.revision, 0
         if route is not None:
@@ -185,6 +193,23 @@ class FastLane:
             )
         counters[0].inc()
         counters[1].observe(now_s - route.started_s)
+
+    def trace(self, head: Head, identity: bytes) -> Trace:
+        """Return the trace that a request belongs to, with a span of our own."""
+        records = self.slow.records
+        sampled = records is not None and records.sampled(identity.decode("latin-1"))
+        return trace_of(head.traceparents, random.getrandbits, sampled=sampled)
+
+    def record(
+        self, route: Route, identity: bytes, trace: Trace, status: int, reason: str = ""
+    ) -> None:
+        """Record a routed request's end, if it is one of those that are."""
+        records = self.slow.records
+        if records is not None:
+            text = identity.decode("latin-1")
+            records.note(
+                text, route, str(status), "http", reason, trace.trace, forced=trace.sampled
+            )
 
     def marks(self, attempt: Attempt, attempts: int) -> bytes:
         """Return what `answers.marks` returns."""
