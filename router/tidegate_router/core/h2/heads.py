@@ -190,6 +190,8 @@ def _act(head: ClientHead, acted: dict[bytes, bytes]) -> None:
         head.timeout_s = timeout_s(timeout)
         if head.timeout_s is None:
             head.unusable = "metadata grpc-timeout is no time"
+        elif head.timeout_s == 0:
+            head.timeout_s = 1e-9  # over at once; 0 would be none
     size = get(b"content-length")
     if size is not None:
         head.content_bytes = int(size) if size.isdigit() and len(size) < 16 else -1

@@ -29,7 +29,10 @@ Field = tuple[bytes, bytes]
 Fields = tuple[Field, ...]
 T = TypeVar("T")
 
-STATIC: tuple[Field, ...] = ((b"", b""), *((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE))
+STATIC: tuple[Field, ...] = (
+    (b"", b""),
+    *((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE),
+)
 _STATIC_END = len(STATIC)
 _STATIC_NAMES: dict[bytes, int] = {}
 for _index, (_name, _) in enumerate(STATIC):
