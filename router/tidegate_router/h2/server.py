@@ -80,6 +80,10 @@ class ClientConnection(ServerLink[ClientHead], Wire):
         self.adopt(stream, stream_id)
         stream.begin(end=end)
 
+    def are_trailers(self, head: ClientHead) -> bool:
+        """Trailers have no pseudo-headers."""
+        return not head.pseudo
+
     def drain(self) -> None:
         """Let what is under way end; new requests go to another connection."""
         if self.leaving or self.dead:

@@ -50,6 +50,7 @@ class ClientHead:
     """
 
     path: bytes = b""
+    pseudo: int = 0  # how many pseudo-headers
     usable: bool = False  # nothing of the following is amiss
     malformed: str = ""
     unusable: str = ""
@@ -164,6 +165,7 @@ def _read_pseudo(head: ClientHead, fields: Fields) -> int:
             head.malformed = "a pseudo-header that is unknown or came twice"
         seen[name] = value
         at += 1
+    head.pseudo = at
     head.path = seen.get(b":path", b"")
     if not (head.path and seen.get(b":scheme") and seen.get(b":method")):
         head.malformed = "a pseudo-header is missing"
@@ -208,7 +210,7 @@ def encode_timeout(seconds: float) -> bytes:
     milliseconds = int(seconds * 1000) + 1
     if milliseconds < 10**8:
         return b"%dm" % milliseconds
-    return b"%dS" % min(milliseconds // 1000, 10**8 - 1)
+    return b"%dS" % min(-(-milliseconds // 1000), 10**8 - 1)
 
 
 def _name_problem(name: bytes) -> str:
