@@ -150,7 +150,9 @@ def test_a_compressed_head_is_read_within_bounds():
     assert messages.head_of(zlib.compress(b"x"), b"deflate", compressed=True) == (b"x", True)
 
 
-@pytest.mark.parametrize(("data", "encoding"), [(b"not packed", b"gzip"), (b"x", b"snappy"), (b"x", b"")])
+@pytest.mark.parametrize(
+    ("data", "encoding"), [(b"not packed", b"gzip"), (b"x", b"snappy"), (b"x", b"")]
+)
 def test_what_cannot_be_inflated_is_said(data, encoding):
     with pytest.raises(MessageError):
         messages.head_of(data, encoding, compressed=True)
