@@ -14,8 +14,6 @@ _HIGH_WATER_BYTES = 256 * 1024
 class Wire(Link, asyncio.Protocol):
     """A Link on a transport of any kind, TCP or TLS."""
 
-    __slots__ = ()  # two bases with slots of their own cannot be joined: subclasses have them
-
     _transport: asyncio.Transport | None
     _loop: asyncio.AbstractEventLoop
     _flushing: bool

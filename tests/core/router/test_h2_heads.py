@@ -83,6 +83,22 @@ def test_what_is_malformed_is_said_to_be(fields):
     assert not head.usable
 
 
+PARTS = st.sampled_from([
+    *BASE, (b"x-request-id", b"7"), (b"x-request-id", b"a b"), (b"x-request-id", b""),
+    (b"x-tidegate-pool", b"a/b"), (b"x", b"1"), (b"grpc-timeout", b"1S"),
+])  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(PARTS, max_size=9), max_size=3), st.booleans())
+def test_what_is_remembered_changes_nothing(blocks, good):
+    reader = HeadReader()
+    for block in blocks:
+        fields = (*BASE, *block) if good else tuple(block)
+        for _ in range(2):
+            assert reader.read(fields) == HeadReader().read_all(fields)
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -14,6 +14,8 @@ from tidegate_router.core.h2.hpack import Field, Fields, literal
 from tidegate_router.core.pins import Given
 
 _MAX_REMEMBERED = 4096
+_MAX_BASES = 256
+_MAX_BASE_BYTES = 2048
 _MAX_REMEMBERED_BYTES = 256
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|\A[ \t]|[ \t]\Z")
@@ -66,6 +68,25 @@ class ClientHead:
     plain: bytes = b""
     given: Given = frozenset()
 
+    def of(self, identity: bytes) -> "ClientHead":
+        """Return the same with an id."""
+        pair = (names.HEADER_REQUEST_ID, identity.decode("latin-1"))
+        return ClientHead(
+            path=self.path,
+            pseudo=self.pseudo,
+            usable=self.usable,
+            content_type=self.content_type,
+            encoding=self.encoding,
+            timeout_s=self.timeout_s,
+            pool=self.pool,
+            model=self.model,
+            identity=literal(_IDENTITY, identity),
+            explain=self.explain,
+            forwarded=self.forwarded,
+            plain=self.plain,
+            given=self.given | {pair},
+        )
+
 
 @dataclass(slots=True)
 class WorkerHead:
@@ -96,14 +117,35 @@ class _Known:
 class HeadReader:
     """Reads heads of requests, and remembers their fields and the names of these."""
 
-    __slots__ = ("_known", "_names")
+    __slots__ = ("_bases", "_known", "_names")
 
     def __init__(self) -> None:
+        self._bases: dict[Fields, ClientHead] = {}
         self._known: dict[Field, _Known] = {}
         self._names: dict[bytes, tuple[str, bool]] = {}  # what is wrong with it, whether it passes
 
     def read(self, fields: Fields) -> ClientHead:
-        """Return what a request's block says."""
+        """Return what a request's block says.
+
+        Most that differ do so in their id only: the rest is then looked up as a whole.
+        """
+        last = fields[-1:]
+        if not last or last[0][0] != _IDENTITY:
+            return self.read_all(fields)
+        stable, value = fields[:-1], last[0][1]
+        base = self._bases.get(stable)
+        if base is None:
+            base = self.read_all(stable)
+            if len(self._bases) >= _MAX_BASES:
+                self._bases.clear()
+            if sum(len(name) + len(text) for name, text in stable) <= _MAX_BASE_BYTES:
+                self._bases[stable] = base
+        if base.identity or not base.usable or not _REQUEST_ID.fullmatch(value):
+            return self.read_all(fields)
+        return base.of(value)
+
+    def read_all(self, fields: Fields) -> ClientHead:
+        """Read field by field."""
         head = ClientHead()
         forwarded: list[bytes] = []
         plain: list[bytes] = []
