@@ -17,7 +17,6 @@ PREFACE_S = 10.0
 AGE_S = 600.0
 _AGE_SPREAD = 0.1
 _SECOND_GOAWAY_S = 0.25  # longer than a round trip: what was on its way when the first came
-_LEFT_S = 60.0  # what is left of a connection that grew old
 _SETTINGS = {
     frames.MAX_CONCURRENT_STREAMS: limits.MAX_STREAMS,
     frames.INITIAL_WINDOW_SIZE: limits.STREAM_WINDOW_BYTES,
@@ -72,7 +71,7 @@ class ClientConnection(ServerLink[ClientHead], Wire):
         age_s = AGE_S * random.uniform(1 - _AGE_SPREAD, 1 + _AGE_SPREAD)  # noqa: S311  # no secret
         self._timers = [
             self._loop.call_later(PREFACE_S, self._check_greeting),
-            self._loop.call_later(age_s, self._grow_old),
+            self._loop.call_later(age_s, self.drain),  # streams may last,
         ]
 
     def opened(self, head: ClientHead, stream_id: int, *, end: bool) -> None:
@@ -80,6 +79,10 @@ class ClientConnection(ServerLink[ClientHead], Wire):
         stream = self._make(head)
         self.adopt(stream, stream_id)
         stream.begin(end=end)
+
+    def are_trailers(self, head: ClientHead) -> bool:
+        """Trailers have no pseudo-headers."""
+        return not head.pseudo
 
     def drain(self) -> None:
         """Let what is under way end; new requests go to another connection."""
@@ -114,10 +117,6 @@ class ClientConnection(ServerLink[ClientHead], Wire):
     def _check_greeting(self) -> None:
         if not self.started:
             self.broken(ConnectionFault(Code.SETTINGS_TIMEOUT, "no greeting"))
-
-    def _grow_old(self) -> None:
-        self.drain()
-        self._timers.append(self._loop.call_later(_LEFT_S, self.cut))
 
     def cut(self) -> None:
         """Close at once."""

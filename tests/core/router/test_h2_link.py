@@ -1,5 +1,7 @@
 """A connection without a socket: windows, limits, what follows which frame (router.md 10)."""
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,6 +42,7 @@ class Server(ServerLink):
         self.got = {}
 
     def opened(self, head, stream_id, *, end):
+        assert head
         stream = self.got[stream_id] = Heard()
         self.adopt(stream, stream_id)
         if end:
@@ -108,10 +111,9 @@ def test_frames_are_the_same_however_they_are_cut(cuts):
 def test_any_bytes_after_the_greeting_are_taken_or_end_the_connection(noise):
     link = Server()
     link.receive(GREETING)
-    try:
+    with contextlib.suppress(ConnectionFault):
         link.receive(noise)
-    except ConnectionFault as caught:
-        assert isinstance(caught.code, Code)
+    assert len(link.streams) <= limits.MAX_STREAMS
 
 
 @pytest.mark.parametrize(
@@ -262,11 +264,11 @@ def test_answers_to_control_frames_do_not_pile_up(server):
     server.receive(opened(1))
     server.window_bytes = 10**6
     server.streams[1].window_bytes = 10**6
-    with pytest.raises(ConnectionFault) as caught:
-        for _ in range(limits.MAX_QUEUED_CONTROLS + 1):
-            server.send_data(server.streams[1], b"x", None)
-            server.receive(frames.ping(bytes(8), ack=False))
-    assert caught.value.code is Code.ENHANCE_YOUR_CALM
+    for _ in range(limits.MAX_QUEUED_CONTROLS - server.control_count):
+        server.send_data(server.streams[1], b"x", None)
+        server.receive(frames.ping(bytes(8), ack=False))
+    server.send_data(server.streams[1], b"x", None)
+    assert fault(server, frames.ping(bytes(8), ack=False)) is Code.ENHANCE_YOUR_CALM
 
 
 def test_the_connections_window_is_credited_on_receipt_the_streams_when_it_went_on(server):

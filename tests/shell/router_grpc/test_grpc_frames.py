@@ -124,6 +124,12 @@ async def test_a_request_with_trailers_of_its_own_is_answered(raw, kit):
     assert kit.echo(kit.request(), "w1") in await raw.answer(1)
 
 
+async def test_trailers_with_a_pseudo_header_are_reset(raw, kit):
+    raw.send(opened(1), data(1, message(kit), 0), opened(1, head(), end=True))
+    reset = await raw.until(frames.RST_STREAM, 1)
+    assert int.from_bytes(reset.payload) == Code.PROTOCOL_ERROR
+
+
 async def goes_on(router, kit):
     """Others are served."""
     assert kit.answered_by(await router.call()) == "w1"

@@ -47,7 +47,7 @@ class ServerLink(Link, Generic[T]):
         head = self._memo.read(block)
         stream = self.streams.get(stream_id)
         if stream is not None:
-            self._take_trailers(stream, end=end)
+            self._take_trailers(stream, head, end=end)
             return
         if stream_id % 2 == 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a client's streams have odd numbers")
@@ -73,17 +73,22 @@ class ServerLink(Link, Generic[T]):
         else:
             self.forget(stream)
 
+    def are_trailers(self, head: T) -> bool:
+        """Whether a block may end a request."""
+        del head
+        return True
+
     def refuse(self, stream_id: int, code: Code, *, end: bool) -> None:
         """Reset a stream that is not taken on."""
         if not end:
             self.dying[stream_id] = limits.STREAM_WINDOW_BYTES
         self.send_control(frames.rst_stream(stream_id, code))
 
-    def _take_trailers(self, stream: Stream, *, end: bool) -> None:
+    def _take_trailers(self, stream: Stream, head: T, *, end: bool) -> None:
         if not stream.receiving:
             raise StreamFault(Code.STREAM_CLOSED, "HEADERS after the end")
-        if not end:
-            raise StreamFault(Code.PROTOCOL_ERROR, "a second head that does not end the stream")
+        if not end or not self.are_trailers(head):
+            raise StreamFault(Code.PROTOCOL_ERROR, "a second head that is no trailers")
         stream.receiving = False
         stream.on_data(b"", end=True)
 

@@ -14,6 +14,8 @@ from tidegate_router.core.h2.hpack import Field, Fields, literal
 from tidegate_router.core.pins import Given
 
 _MAX_REMEMBERED = 4096
+_MAX_BASES = 256
+_MAX_BASE_BYTES = 2048
 _MAX_REMEMBERED_BYTES = 256
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|\A[ \t]|[ \t]\Z")
@@ -51,6 +53,7 @@ class ClientHead:
     """
 
     path: bytes = b""
+    pseudo: int = 0  # how many pseudo-headers
     usable: bool = False  # nothing of the following is amiss
     malformed: str = ""
     unusable: str = ""
@@ -66,6 +69,25 @@ class ClientHead:
     forwarded: bytes = b""
     plain: bytes = b""
     given: Given = frozenset()
+
+    def of(self, identity: bytes) -> "ClientHead":
+        """Return the same with an id."""
+        pair = (names.HEADER_REQUEST_ID, identity.decode("latin-1"))
+        return ClientHead(
+            path=self.path,
+            pseudo=self.pseudo,
+            usable=self.usable,
+            content_type=self.content_type,
+            encoding=self.encoding,
+            timeout_s=self.timeout_s,
+            pool=self.pool,
+            model=self.model,
+            identity=literal(_IDENTITY, identity),
+            explain=self.explain,
+            forwarded=self.forwarded,
+            plain=self.plain,
+            given=self.given | {pair},
+        )
 
 
 @dataclass(slots=True)
@@ -97,14 +119,35 @@ class _Known:
 class HeadReader:
     """Reads heads of requests, and remembers their fields and the names of these."""
 
-    __slots__ = ("_known", "_names")
+    __slots__ = ("_bases", "_known", "_names")
 
     def __init__(self) -> None:
+        self._bases: dict[Fields, ClientHead] = {}
         self._known: dict[Field, _Known] = {}
         self._names: dict[bytes, tuple[str, bool]] = {}  # what is wrong with it, whether it passes
 
     def read(self, fields: Fields) -> ClientHead:
-        """Return what a request's block says."""
+        """Return what a request's block says.
+
+        Most that differ do so in their id only: the rest is then looked up as a whole.
+        """
+        last = fields[-1:]
+        if not last or last[0][0] != _IDENTITY:
+            return self.read_all(fields)
+        stable, value = fields[:-1], last[0][1]
+        base = self._bases.get(stable)
+        if base is None:
+            base = self.read_all(stable)
+            if len(self._bases) >= _MAX_BASES:
+                self._bases.clear()
+            if sum(len(name) + len(text) for name, text in stable) <= _MAX_BASE_BYTES:
+                self._bases[stable] = base
+        if base.identity or not base.usable or not _REQUEST_ID.fullmatch(value):
+            return self.read_all(fields)
+        return base.of(value)
+
+    def read_all(self, fields: Fields) -> ClientHead:
+        """Read field by field."""
         head = ClientHead()
         forwarded: list[bytes] = []
         plain: list[bytes] = []
@@ -166,6 +209,7 @@ def _read_pseudo(head: ClientHead, fields: Fields) -> int:
             head.malformed = "a pseudo-header that is unknown or came twice"
         seen[name] = value
         at += 1
+    head.pseudo = at
     head.path = seen.get(b":path", b"")
     if not (head.path and seen.get(b":scheme") and seen.get(b":method")):
         head.malformed = "a pseudo-header is missing"
@@ -193,6 +237,8 @@ def _act(head: ClientHead, acted: dict[bytes, bytes]) -> None:
         head.timeout_s = timeout_s(timeout)
         if head.timeout_s is None:
             head.unusable = "metadata grpc-timeout is no time"
+        elif head.timeout_s == 0:
+            head.timeout_s = 1e-9  # over at once; 0 would be none
     size = get(b"content-length")
     if size is not None:
         head.content_bytes = int(size) if size.isdigit() and len(size) < 16 else -1
@@ -209,7 +255,7 @@ def encode_timeout(seconds: float) -> bytes:
     milliseconds = int(seconds * 1000) + 1
     if milliseconds < 10**8:
         return b"%dm" % milliseconds
-    return b"%dS" % min(milliseconds // 1000, 10**8 - 1)
+    return b"%dS" % min(-(-milliseconds // 1000), 10**8 - 1)
 
 
 def _name_problem(name: bytes) -> str:

@@ -197,6 +197,8 @@ class Link:
         self._owed_bytes += size_bytes
         if self._owed_bytes >= _CREDIT_AT_BYTES:
             self._credit_all()
+        if flags & PADDED:
+            payload = frames.without_padding(payload)
         stream = self.streams.get(stream_id)
         if stream is None:
             self._take_late_data(stream_id, size_bytes)
@@ -206,8 +208,6 @@ class Link:
         stream.room_bytes -= size_bytes
         if stream.room_bytes < 0:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "beyond the stream's window")
-        if flags & PADDED:
-            payload = frames.without_padding(payload)
         if flags & END_STREAM:
             stream.receiving = False
             stream.on_data(payload, end=True)
