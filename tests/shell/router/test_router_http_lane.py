@@ -177,7 +177,7 @@ async def test_before_any_table_the_router_lives_but_is_not_ready(router):
     [
         pytest.param("/v2/models/m/ready", 200, id="served"),
         pytest.param("/v2/models/m/versions/1/ready", 200, id="version-served"),
-        pytest.param("/v2/models/m/versions/9/ready", 404, id="version-unknown"),
+        pytest.param("/v2/models/m/versions/9/ready", 503, id="version-unknown"),
         pytest.param("/v2/models/other/ready", 404, id="model-unknown"),
     ],
 )
