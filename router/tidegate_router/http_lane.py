@@ -146,8 +146,7 @@ class HttpLane:
                     self.dispatcher, pool, parsed.model, parsed.version, clock()
                 )
                 if known is None:
-                    version = f" in version {parsed.version}" if parsed.version else ""
-                    text = f"no pool serves model '{parsed.model}'{version}"
+                    text = f"no pool serves model '{parsed.model}'"
                     return self.refuse(Refusal(DroppedReason.UNKNOWN_MODEL, text))
                 return web.Response(status=200 if known else 503)
             case _:

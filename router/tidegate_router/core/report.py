@@ -158,12 +158,10 @@ def preview(
 def model_ready(
     dispatcher: Dispatcher, pool: str, model: str, version: str, now_s: float
 ) -> bool | None:
-    """Return whether a ready worker serves the model; None when nobody knows it in that version."""
+    """Return whether a ready worker serves the model; None when nobody knows the model."""
     uid = dispatcher.names.find(pool, model, bare_names=dispatcher.bare_names)
     view = dispatcher.view(uid, now_s) if isinstance(uid, str) else None
     if view is None:
-        return None
-    if version and view.servable(model, "") and not view.servable(model, version):
         return None
     return any(
         one.worker.ready and one.served.ready and not dispatcher.down.is_down(one.worker.id)
