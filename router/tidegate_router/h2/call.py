@@ -9,21 +9,20 @@ Everything happens within callbacks of connections and of one timer: no task, no
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tidegate_api.names import DroppedReason
 from tidegate_router.core import protowire
-from tidegate_router.core.faults import Outcome, judge_grpc
+from tidegate_router.core.faults import Outcome
 from tidegate_router.core.h2 import messages, status
 from tidegate_router.core.h2.frames import Code
 from tidegate_router.core.h2.heads import ClientHead
-from tidegate_router.core.h2.link import Stream
 from tidegate_router.core.h2.messages import PREFIX_BYTES, MessageError, unpack_prefix
-from tidegate_router.core.path import pool_name
+from tidegate_router.core.h2.stream import Stream
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Call, Ending, Route, Step, Wait
+from tidegate_router.h2.asks import answer_of, ask_of, says_it_ran
 from tidegate_router.h2.attempt import Try
 from tidegate_router.h2.respond import error_trailers, send_answer, send_no_grpc, send_trailers
 from tidegate_router.lane import clock
@@ -37,7 +36,6 @@ HEAD_BYTES = protowire.SCAN_BYTES + 512  # a name that begins within SCAN_BYTES 
 _COMMIT_BYTES = 256 * 1024  # of an answer: beyond it the client is told who answers
 _GATHER_S = 60.0
 _ROUNDING_S = 0.02  # between a client's deadline and the worker's
-_UNKNOWN_LENGTH = 1 << 40
 
 
 class Rpc(Stream):
@@ -155,7 +153,9 @@ class Rpc(Stream):
                 return  # it is read whole
         flag = data[0]
         begun = data[PREFIX_BYTES : self._size_bytes]
-        ask = self._ask(begun, flag, self._size_bytes - PREFIX_BYTES - len(begun))
+        ask = ask_of(
+            self.client, self.method, begun, flag, self._size_bytes - PREFIX_BYTES - len(begun)
+        )
         if isinstance(ask, Refusal):
             self.refuse(ask)
             return
@@ -183,62 +183,18 @@ class Rpc(Stream):
             self._bad("a unary call has one message, of the length that its prefix says")
             return
         if self.method.local is not None:
-            self._answer_here(data, flag)
+            found = answer_of(self.client, self.method, data, flag)
+            if isinstance(found, Refusal):
+                self.refuse(found)
+            else:
+                self.succeed(messages.wrap(found), None)
             return
-        ask = self._ask(data[PREFIX_BYTES:], flag, 0)
+        ask = ask_of(self.client, self.method, data[PREFIX_BYTES:], flag, 0)
         if isinstance(ask, Refusal):
             self.refuse(ask)
             return
         self._held = [data]
         self._plan(ask)
-
-    def _answer_here(self, data: bytes, flag: int) -> None:
-        local = self.method.local
-        try:
-            plain, _ = messages.head_of(
-                data[PREFIX_BYTES:], self.client.encoding, compressed=bool(flag)
-            )
-        except MessageError as error:
-            self._bad(str(error))
-            return
-        found = local(plain, self.client) if local is not None else b""
-        if isinstance(found, Refusal):
-            self.refuse(found)
-        else:
-            self.succeed(messages.wrap(found), None)
-
-    def _ask(self, begun: bytes, flag: int, following_bytes: int) -> Ask | Refusal:
-        """Read what a message is about; `begun` is all of it, or its beginning."""
-        client, method = self.client, self.method
-        hashed = method.call is Call.INFER and not following_bytes
-        try:
-            if flag:
-                plain, whole = messages.head_of(begun, client.encoding, compressed=True)
-                following_bytes = 0 if whole else _UNKNOWN_LENGTH
-            else:
-                plain = begun
-            named = protowire.scan(plain, following_bytes)
-            sequence = protowire.sequence(plain) if method.call is not Call.INQUIRY else ""
-        except (protowire.WireError, MessageError) as error:
-            return Refusal(DroppedReason.BAD_REQUEST, f"the message is no request: {error}")
-        model = named.model or client.model
-        if not model:
-            text = "the message names no model (field 1, or metadata x-tidegate-model)"
-            return Refusal(DroppedReason.BAD_REQUEST, text)
-        if client.pool and isinstance(refused := pool_name(client.pool), Refusal):
-            return refused
-        return Ask(
-            model=model,
-            version=named.version,
-            pool=client.pool,
-            call=method.call,
-            timeout_s=client.timeout_s,
-            body_hash=hashlib.blake2b(begun, digest_size=16).hexdigest() if hashed else "",
-            given=client.given,
-            sequence=sequence,
-            tier=client.tier,
-            size_bytes=len(begun),
-        )
 
     def _plan(self, ask: Ask) -> None:
         now_s = clock()
@@ -367,20 +323,11 @@ class Rpc(Stream):
 
     def _first_is_answer(self, trying: Try) -> bool:
         """Whether a stream's first answer is one: not when it says that nothing ran."""
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        if len(data) < PREFIX_BYTES:
-            return False
-        flag, size_bytes = unpack_prefix(data)
-        if flag or size_bytes > protowire.MAX_ERROR_BYTES:
-            return True
-        if len(data) < PREFIX_BYTES + size_bytes:
-            return False
-        text = protowire.stream_error(data[PREFIX_BYTES : PREFIX_BYTES + size_bytes])
-        if text and judge_grpc("UNKNOWN", text) is Outcome.NEVER_RAN:
+        ran = says_it_ran(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+        if ran is False:
             trying.give_up()
             self.ended(trying, Outcome.NEVER_RAN, "unknown model")
-            return False
-        return True
+        return bool(ran)
 
     def _commit(self, trying: Try) -> None:
         """Tell the client who answers: from now on nothing moves."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from tidegate_router.core.h2 import frames, limits
+from tidegate_router.core.h2.blocks import Partial, check_dependency, check_size, without_priority
 from tidegate_router.core.h2.frames import (  # by name: they are used for every frame
     DATA,
     END_STREAM,
@@ -27,57 +28,13 @@ from tidegate_router.core.h2.frames import (  # by name: they are used for every
     StreamFault,
     unpack_head,
 )
+from tidegate_router.core.h2.stream import Stream
 
 _MAX_DYING = 256
 _CREDIT_AT_BYTES = limits.CONNECTION_WINDOW_BYTES // 4
-_CREDIT_STREAM_AT_BYTES = limits.STREAM_WINDOW_BYTES // 4
 _NOT_PLAIN = frames.END_HEADERS | frames.PADDED | frames.WITH_PRIORITY
 _HIGH_OF_MAX = frames.MAX_FRAME_BYTES >> 8
 _NO_TABLE = b"\x20"  # "my table has 0 bytes", owed once to who allows less than 4096
-
-
-class Stream:
-    """One stream; what uses it says in a subclass what its events mean.
-
-    `sending` and `receiving`: the side's half is open. `unsent`: DATA that no window has room for;
-    `tail` what follows it: None nothing yet, b"" the end, else a block of trailers.
-    """
-
-    __slots__ = ("id", "link", "owed_bytes", "receiving", "room_bytes", "sending", "tail",
-                 "unsent", "window_bytes")  # fmt: skip
-
-    def __init__(self) -> None:
-        self.id = 0
-        self.link: Link | None = None
-        self.window_bytes = 0  # what we may send
-        self.room_bytes = limits.STREAM_WINDOW_BYTES  # what the other side may send
-        self.owed_bytes = 0
-        self.sending = self.receiving = True
-        self.unsent: deque[bytes] | None = None
-        self.tail: bytes | None = None
-
-    def begin(self, *, end: bool) -> None:
-        """A client opened it; `end`: without anything to follow."""
-
-    def on_data(self, data: bytes, *, end: bool) -> None:
-        """Take DATA; `credit` it once it went on."""
-
-    def on_reset(self, code: int) -> bool:
-        """The other side gave up, or the connection is gone. True: it counts as abuse."""
-        del code
-        return True
-
-    def on_sent(self, size_bytes: int) -> None:
-        """So much of what was given to `send_data` left."""
-
-    def credit(self, size_bytes: int) -> None:
-        """Let the other side send as much again."""
-        self.owed_bytes += size_bytes
-        link = self.link
-        if self.receiving and self.owed_bytes >= _CREDIT_STREAM_AT_BYTES and link is not None:
-            self.room_bytes += self.owed_bytes
-            link.send(frames.window_update(self.id, self.owed_bytes))
-            self.owed_bytes = 0
 
 
 class Link:
@@ -120,7 +77,7 @@ class Link:
         self.moved = 0  # how often DATA left
         self._pinged_at = 0
         self._rest = b""
-        self._partial: _Partial | None = None
+        self._partial: Partial | None = None
         self.started = False  # the other side's first SETTINGS came
         self._plain_flags = 0  # END_HEADERS while nothing but whole frames may come, else 0
         self._owed_bytes = 0
@@ -160,7 +117,7 @@ class Link:
         while size_bytes - at >= HEADER_BYTES:
             high, low, kind, flags, stream_id = unpack_head(data, at)
             if high >= _HIGH_OF_MAX:
-                _check_size(high << 8 | low)
+                check_size(high << 8 | low)
             start = at + HEADER_BYTES
             after = start + (high << 8 | low)
             if after > size_bytes:
@@ -241,12 +198,12 @@ class Link:
         if flags & frames.PADDED:
             payload = frames.without_padding(payload)
         if flags & frames.WITH_PRIORITY:
-            payload = _without_priority(stream_id, payload)
+            payload = without_priority(stream_id, payload)
         end = bool(flags & frames.END_STREAM)
         if flags & frames.END_HEADERS:
             self.take_block(stream_id, payload, end=end)
             return
-        self._partial = _Partial(stream_id, [payload], len(payload), end=end)
+        self._partial = Partial(stream_id, [payload], len(payload), end=end)
         self._plain_flags = 0
 
     def _take_continuation(self, flags: int, _stream_id: int, payload: bytes) -> None:
@@ -266,7 +223,7 @@ class Link:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
             raise StreamFault(Code.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes long")
-        _check_dependency(stream_id, payload)
+        check_dependency(stream_id, payload)
         self._empties.note(self.clock())
 
     def _take_reset(self, _flags: int, stream_id: int, payload: bytes) -> None:
@@ -525,30 +482,3 @@ class Link:
         for stream in left:
             stream.sending = stream.receiving = False
         return left
-
-
-class _Partial:
-    """A header block of which not all came yet."""
-
-    __slots__ = ("end", "parts", "size_bytes", "stream_id")
-
-    def __init__(self, stream_id: int, parts: list[bytes], size_bytes: int, *, end: bool) -> None:
-        limits.check_block(size_bytes, 0)
-        self.stream_id, self.parts, self.size_bytes, self.end = stream_id, parts, size_bytes, end
-
-
-def _check_size(size_bytes: int) -> None:
-    if size_bytes > frames.MAX_FRAME_BYTES:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame beyond 16 KiB")
-
-
-def _without_priority(stream_id: int, payload: bytes) -> bytes:
-    if len(payload) < 5:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
-    _check_dependency(stream_id, payload)
-    return payload[5:]
-
-
-def _check_dependency(stream_id: int, payload: bytes) -> None:
-    if int.from_bytes(payload[:4], "big") & frames.LAST_STREAM == stream_id:
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream that depends on itself")
