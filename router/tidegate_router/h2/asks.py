@@ -71,3 +71,8 @@ def says_it_ran(data: bytes) -> bool | None:
         return None
     text = protowire.stream_error(data[PREFIX_BYTES : PREFIX_BYTES + size_bytes])
     return not (text and judge_grpc("UNKNOWN", text) is Outcome.NEVER_RAN)
+
+
+def too_large(limit_bytes: int) -> Refusal:
+    """Refuse a message by its stated size."""
+    return Refusal(DroppedReason.TOO_LARGE, f"a message beyond {limit_bytes} bytes")

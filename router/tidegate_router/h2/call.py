@@ -22,7 +22,7 @@ from tidegate_router.core.h2.messages import PREFIX_BYTES, MessageError, unpack_
 from tidegate_router.core.h2.stream import Stream
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Call, Ending, Route, Step, Wait
-from tidegate_router.h2.asks import answer_of, ask_of, says_it_ran
+from tidegate_router.h2.asks import answer_of, ask_of, says_it_ran, too_large
 from tidegate_router.h2.attempt import Try
 from tidegate_router.h2.respond import error_trailers, send_answer, send_no_grpc, send_trailers
 from tidegate_router.lane import clock
@@ -139,7 +139,7 @@ class Rpc(Stream):
             start = b"".join(self._held)
         self._size_bytes = unpack_prefix(start)[1] + PREFIX_BYTES
         if self._size_bytes - PREFIX_BYTES > self.lane.settings.max_body_bytes:
-            self._too_large()
+            self.refuse(too_large(self.lane.settings.max_body_bytes))
             return False
         return True
 
@@ -177,7 +177,7 @@ class Rpc(Stream):
             return
         flag, size_bytes = unpack_prefix(data)
         if size_bytes > self.lane.settings.max_body_bytes:
-            self._too_large()
+            self.refuse(too_large(self.lane.settings.max_body_bytes))
             return
         if size_bytes != len(data) - PREFIX_BYTES:
             self._bad("a unary call has one message, of the length that its prefix says")
@@ -450,10 +450,6 @@ class Rpc(Stream):
 
     def _bad(self, text: str) -> None:
         self.refuse(Refusal(DroppedReason.BAD_REQUEST, text))
-
-    def _too_large(self) -> None:
-        limit_bytes = self.lane.settings.max_body_bytes
-        self.refuse(Refusal(DroppedReason.TOO_LARGE, f"a message beyond {limit_bytes} bytes"))
 
     def _reset(self, code: Code) -> None:
         link = self.link

@@ -12,8 +12,10 @@ from tidegate_api.routetable import (
     RoutingPolicy,
     Served,
 )
+from tidegate_router.core import report
 from tidegate_router.core.dispatch import Dispatcher
-from tidegate_router.core.request import Ask, Ending
+from tidegate_router.core.faults import Outcome
+from tidegate_router.core.request import Ask, Attempt, Ending, Route, Step
 
 
 def _worker(name, *, revision="r1", model="m", limit=4, **fields):
@@ -80,3 +82,54 @@ def make_table():
 @pytest.fixture(scope="session")
 def harness():
     return Harness
+
+
+class Fleet:
+    """Workers that answer as `behaviour` says; the clock moves 5 ms per request."""
+
+    def __init__(self, harness, table, seed=1):
+        self.one = harness(table, seed=seed)
+        self.behaviour, self.latency_s = {}, 0.01
+        self.log = []
+
+    def request(self, **ask):
+        self.one.now_s += 0.005
+        route = self.one.plan(**ask)
+        assert isinstance(route, Route), route
+        while True:
+            attempt = self.one.next(route)
+            assert isinstance(attempt, Attempt), attempt
+            outcome = self.behaviour.get(attempt.worker_id, Outcome.OK)
+            self.log.append((self.one.now_s, attempt.worker_id, outcome, attempt.trial))
+            step = self.one.settle(route, attempt, outcome, self.latency_s)
+            if step is not Step.RETRY:
+                self.one.dispatcher.finish(route, self.one.now_s)
+                return step
+
+    def requests(self, count, **ask):
+        return [self.request(**ask) for _ in range(count)]
+
+    def slot(self, worker, model="m", revision="r1"):
+        return self.one.dispatcher._slots[worker, revision, model]
+
+    def ejected(self):
+        state = report.router_state(
+            self.one.dispatcher, synced=True, draining=False, now_s=self.one.now_s
+        )
+        return {(item.worker, item.reason) for item in state.ejected}
+
+    def asked(self, worker, since_s=0.0):
+        return [at_s for at_s, name, _, _ in self.log if name == worker and at_s >= since_s]
+
+    def sleep(self, seconds):
+        self.one.now_s += seconds
+        self.one.dispatcher.tick(self.one.now_s)
+
+
+@pytest.fixture
+def fleet(harness, make_worker, make_table):
+    def make(count=4, seed=1, limit=50, workers=None, **fields):
+        workers = workers or [make_worker(f"w{n}", limit=limit) for n in range(count)]
+        return Fleet(harness, make_table(*workers, **fields), seed)
+
+    return make

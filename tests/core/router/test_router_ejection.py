@@ -1,69 +1,16 @@
 """Workers that answer badly or not at all: out, tried, back; never all, never for a bad model."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tidegate_api.names import DroppedReason
 from tidegate_api.routetable import EjectionPolicy
 from tidegate_router.core import ejection, report
 from tidegate_router.core.faults import Outcome
-from tidegate_router.core.request import Attempt, Call, Route, Step
+from tidegate_router.core.request import Call, Route, Step
 from tidegate_router.core.slot import EjectedFor, Slot
 from tidegate_router.core.tally import Tally
 
 POLICY = EjectionPolicy()
-
-
-class Fleet:
-    """Workers that answer as `behaviour` says; the clock moves 5 ms per request."""
-
-    def __init__(self, harness, table, seed=1):
-        self.one = harness(table, seed=seed)
-        self.behaviour, self.latency_s = {}, 0.01
-        self.log = []
-
-    def request(self, **ask):
-        self.one.now_s += 0.005
-        route = self.one.plan(**ask)
-        assert isinstance(route, Route), route
-        while True:
-            attempt = self.one.next(route)
-            assert isinstance(attempt, Attempt), attempt
-            outcome = self.behaviour.get(attempt.worker_id, Outcome.OK)
-            self.log.append((self.one.now_s, attempt.worker_id, outcome, attempt.trial))
-            step = self.one.settle(route, attempt, outcome, self.latency_s)
-            if step is not Step.RETRY:
-                self.one.dispatcher.finish(route, self.one.now_s)
-                return step
-
-    def requests(self, count, **ask):
-        return [self.request(**ask) for _ in range(count)]
-
-    def slot(self, worker, model="m", revision="r1"):
-        return self.one.dispatcher._slots[worker, revision, model]
-
-    def ejected(self):
-        state = report.router_state(
-            self.one.dispatcher, synced=True, draining=False, now_s=self.one.now_s
-        )
-        return {(item.worker, item.reason) for item in state.ejected}
-
-    def asked(self, worker, since_s=0.0):
-        return [at_s for at_s, name, _, _ in self.log if name == worker and at_s >= since_s]
-
-    def sleep(self, seconds):
-        self.one.now_s += seconds
-        self.one.dispatcher.tick(self.one.now_s)
-
-
-@pytest.fixture
-def fleet(harness, make_worker, make_table):
-    def make(count=4, seed=1, limit=50, **fields):
-        workers = [make_worker(f"w{n}", limit=limit) for n in range(count)]
-        return Fleet(harness, make_table(*workers, **fields), seed)
-
-    return make
 
 
 def out(one, worker):
@@ -314,10 +261,10 @@ def test_the_cap(fleet, workers, percent, most):
     assert len(one.ejected()) == most
 
 
-def test_the_cap_holds_for_each_class(harness, make_worker, make_table):
+def test_the_cap_holds_for_each_class(fleet, make_worker):
     workers = [make_worker(f"g{n}", limit=50, accelerator="gpu") for n in range(2)]
     workers += [make_worker(f"c{n}", limit=50, accelerator="cpu") for n in range(4)]
-    one = Fleet(harness, make_table(*workers))
+    one = fleet(workers=workers)
     one.requests(100)
     one.behaviour |= {"g0": Outcome.NEVER_RAN, "g1": Outcome.NEVER_RAN, "c0": Outcome.NEVER_RAN}
     one.requests(600)
@@ -361,10 +308,10 @@ def test_an_ejected_worker_is_no_way_out_of_saturation(fleet):
     assert [type(item).__name__ for item in taken] == ["Attempt", "Attempt", "Wait", "Wait"]
 
 
-def test_another_model_of_the_same_worker_goes_on(harness, make_worker, make_table):
+def test_another_model_of_the_same_worker_goes_on(fleet, make_worker):
     served = make_worker("x").serves[0]
     both = [served, served.model_copy(update={"model": "n"})]
-    one = Fleet(harness, make_table(*(make_worker(f"w{n}", serves=both) for n in range(3))))
+    one = fleet(workers=[make_worker(f"w{n}", serves=both) for n in range(3)])
     one.requests(60)
     one.behaviour["w0"] = Outcome.NEVER_RAN
     one.requests(60)
@@ -538,17 +485,3 @@ def test_fail_closed_refuses_once_no_score_is_trusted(harness, make_worker, make
 
 def test_fail_open_goes_on(harness, make_worker, make_table):
     assert isinstance(stale(harness, make_worker, make_table, "FailOpen").plan(), Route)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=80))
-def test_a_tally_knows_the_last_ten_seconds_and_all(steps):
-    tally, now_s, seen = Tally(), 100.0, []
-    for gap_s, good in steps:
-        now_s += gap_s
-        (tally.good if good else tally.fail)(now_s)
-        seen.append((int(now_s), good))
-        lately = [good for second, good in seen if second > int(now_s) - 10]
-        assert tally.lately(now_s) == (sum(lately), len(lately) - sum(lately))
-        goods = sum(good for _, good in seen)
-        assert tally.ever() == (goods, len(seen) - goods)
