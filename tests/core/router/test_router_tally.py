@@ -1,6 +1,6 @@
 """Counts of the last seconds."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate_router.core.tally import Tally
