@@ -17,8 +17,8 @@ from tidegate_router.core.h2.frames import (
 )
 from tidegate_router.core.h2.heads import WorkerHead
 from tidegate_router.core.h2.limits import STREAM_WINDOW_BYTES
-from tidegate_router.core.h2.link import Stream
 from tidegate_router.core.h2.messages import MessageError, Splitter
+from tidegate_router.core.h2.stream import Stream
 from tidegate_router.core.rename import Renamed
 from tidegate_router.core.request import Attempt
 

@@ -19,8 +19,8 @@ from tidegate_router.core.faults import Outcome, judge_grpc
 from tidegate_router.core.h2 import messages, status
 from tidegate_router.core.h2.frames import Code
 from tidegate_router.core.h2.heads import ClientHead
-from tidegate_router.core.h2.link import Stream
 from tidegate_router.core.h2.messages import PREFIX_BYTES, MessageError, unpack_prefix
+from tidegate_router.core.h2.stream import Stream
 from tidegate_router.core.path import pool_name
 from tidegate_router.core.refusal import Refusal
 from tidegate_router.core.request import Ask, Call, Ending, Route, Step, Wait

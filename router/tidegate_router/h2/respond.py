@@ -10,7 +10,7 @@ from tidegate_router.core.h2.frames import (
     pack_head,
 )
 from tidegate_router.core.h2.hpack import literal
-from tidegate_router.core.h2.link import Stream
+from tidegate_router.core.h2.stream import Stream
 
 OK_HEAD = b"\x88" + literal(b"content-type", b"application/grpc")
 NO_GRPC_HEAD = literal(b":status", b"415")

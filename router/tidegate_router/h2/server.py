@@ -9,7 +9,7 @@ from tidegate_router.core.h2.ends import ServerLink
 from tidegate_router.core.h2.frames import Code, ConnectionFault
 from tidegate_router.core.h2.heads import ClientHead
 from tidegate_router.core.h2.hpack import MAX_LIST_BYTES, Fields
-from tidegate_router.core.h2.link import Stream
+from tidegate_router.core.h2.stream import Stream
 from tidegate_router.h2.wire import Wire
 from tidegate_router.lane import clock
 

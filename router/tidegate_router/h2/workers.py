@@ -9,7 +9,7 @@ from tidegate_router.core.h2.ends import ClientLink
 from tidegate_router.core.h2.heads import WorkerHead, read_answer
 from tidegate_router.core.h2.hpack import literal
 from tidegate_router.core.h2.limits import STREAM_WINDOW_BYTES
-from tidegate_router.core.h2.link import Stream
+from tidegate_router.core.h2.stream import Stream
 from tidegate_router.core.request import Attempt
 from tidegate_router.h2.attempt import Try
 from tidegate_router.h2.wire import Wire

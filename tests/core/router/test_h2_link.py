@@ -10,7 +10,7 @@ from tidegate_router.core.h2 import frames, limits
 from tidegate_router.core.h2.ends import ClientLink, ServerLink
 from tidegate_router.core.h2.frames import Code, ConnectionFault
 from tidegate_router.core.h2.hpack import encode
-from tidegate_router.core.h2.link import Stream
+from tidegate_router.core.h2.stream import Stream
 
 HEAD = encode([(b":method", b"POST"), (b":path", b"/x")])
 GREETING = frames.PREFACE + frames.settings({})

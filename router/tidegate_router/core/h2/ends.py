@@ -6,7 +6,8 @@ from typing import Generic, TypeVar
 from tidegate_router.core.h2 import frames, limits
 from tidegate_router.core.h2.frames import Code, ConnectionFault, StreamFault
 from tidegate_router.core.h2.hpack import Fields, Memo
-from tidegate_router.core.h2.link import Link, Stream
+from tidegate_router.core.h2.link import Link
+from tidegate_router.core.h2.stream import Stream
 
 T = TypeVar("T")
 _LAST_ID = frames.LAST_STREAM - 2
