@@ -197,7 +197,7 @@ class Link:
         if flags & frames.PADDED:
             payload = frames.without_padding(payload)
         if flags & frames.WITH_PRIORITY:
-            payload = _without_priority(stream_id, payload)
+            payload = frames.without_priority(stream_id, payload)
         end = bool(flags & frames.END_STREAM)
         if flags & frames.END_HEADERS:
             self.take_block(stream_id, payload, end=end)
@@ -222,7 +222,7 @@ class Link:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
             raise StreamFault(Code.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes long")
-        _check_dependency(stream_id, payload)
+        frames.check_dependency(stream_id, payload)
         self._empties.note(self.clock())
 
     def _take_reset(self, _flags: int, stream_id: int, payload: bytes) -> None:
@@ -496,15 +496,3 @@ class _Partial:
 def _check_size(size_bytes: int) -> None:
     if size_bytes > frames.MAX_FRAME_BYTES:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame beyond 16 KiB")
-
-
-def _without_priority(stream_id: int, payload: bytes) -> bytes:
-    if len(payload) < 5:
-        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
-    _check_dependency(stream_id, payload)
-    return payload[5:]
-
-
-def _check_dependency(stream_id: int, payload: bytes) -> None:
-    if int.from_bytes(payload[:4], "big") & frames.LAST_STREAM == stream_id:
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream that depends on itself")
