@@ -153,3 +153,17 @@ def without_padding(payload: bytes) -> bytes:
     if end < 1:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "padding is longer than its frame")
     return payload[1:end]
+
+
+def without_priority(stream_id: int, payload: bytes) -> bytes:
+    """Return what HEADERS with a priority carry beside it."""
+    if len(payload) < 5:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
+    check_dependency(stream_id, payload)
+    return payload[5:]
+
+
+def check_dependency(stream_id: int, payload: bytes) -> None:
+    """Refuse a stream that depends on itself."""
+    if int.from_bytes(payload[:4], "big") & LAST_STREAM == stream_id:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream that depends on itself")

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from tidegate_router.core.h2 import frames, limits
-from tidegate_router.core.h2.blocks import Partial, check_dependency, check_size, without_priority
 from tidegate_router.core.h2.frames import (  # by name: they are used for every frame
     DATA,
     END_STREAM,
@@ -77,7 +76,7 @@ class Link:
         self.moved = 0  # how often DATA left
         self._pinged_at = 0
         self._rest = b""
-        self._partial: Partial | None = None
+        self._partial: _Partial | None = None
         self.started = False  # the other side's first SETTINGS came
         self._plain_flags = 0  # END_HEADERS while nothing but whole frames may come, else 0
         self._owed_bytes = 0
@@ -117,7 +116,7 @@ class Link:
         while size_bytes - at >= HEADER_BYTES:
             high, low, kind, flags, stream_id = unpack_head(data, at)
             if high >= _HIGH_OF_MAX:
-                check_size(high << 8 | low)
+                _check_size(high << 8 | low)
             start = at + HEADER_BYTES
             after = start + (high << 8 | low)
             if after > size_bytes:
@@ -198,12 +197,12 @@ class Link:
         if flags & frames.PADDED:
             payload = frames.without_padding(payload)
         if flags & frames.WITH_PRIORITY:
-            payload = without_priority(stream_id, payload)
+            payload = frames.without_priority(stream_id, payload)
         end = bool(flags & frames.END_STREAM)
         if flags & frames.END_HEADERS:
             self.take_block(stream_id, payload, end=end)
             return
-        self._partial = Partial(stream_id, [payload], len(payload), end=end)
+        self._partial = _Partial(stream_id, [payload], len(payload), end=end)
         self._plain_flags = 0
 
     def _take_continuation(self, flags: int, _stream_id: int, payload: bytes) -> None:
@@ -223,7 +222,7 @@ class Link:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
             raise StreamFault(Code.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes long")
-        check_dependency(stream_id, payload)
+        frames.check_dependency(stream_id, payload)
         self._empties.note(self.clock())
 
     def _take_reset(self, _flags: int, stream_id: int, payload: bytes) -> None:
@@ -482,3 +481,18 @@ class Link:
         for stream in left:
             stream.sending = stream.receiving = False
         return left
+
+
+class _Partial:
+    """A header block of which not all came yet."""
+
+    __slots__ = ("end", "parts", "size_bytes", "stream_id")
+
+    def __init__(self, stream_id: int, parts: list[bytes], size_bytes: int, *, end: bool) -> None:
+        limits.check_block(size_bytes, 0)
+        self.stream_id, self.parts, self.size_bytes, self.end = stream_id, parts, size_bytes, end
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > frames.MAX_FRAME_BYTES:
+        raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame beyond 16 KiB")

@@ -1,4 +1,4 @@
-"""One HTTP/2 stream, as its connection sees it."""
+"""One stream of an HTTP/2 connection: its windows, and what its owner is told."""
 
 from __future__ import annotations
 
