@@ -3,14 +3,17 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tidegate_e2e.access import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 POOL = "inferencepools.tidegate.dev/echo"
+ROOT = Path(__file__).parents[1]
 ECHO = "e2e/manifests/echo.yaml"
 OPERATOR = "app.kubernetes.io/name=tidegate-operator"
 
@@ -114,9 +117,19 @@ def test_paused_holds_a_template_edit_and_resuming_lets_it_go(echo):
     until(lambda: echo.get(POOL)["status"]["stableRevision"] != stable, timeout_s=90)
 
 
-def test_server_dry_run_accepts_the_gpu_examples(release):
-    out = release.into("default").kubectl("apply", "--dry-run=server", "-f", "examples/gpu/").stdout
-    assert "(server dry run)" in out
+@pytest.mark.parametrize("folder", ["gpu", "canary", "rollout"])
+def test_the_api_server_accepts_the_examples_that_need_more_than_this_cluster(
+    release, namespace, folder
+):
+    files = sorted((ROOT / "examples" / folder).glob("*.yaml"))
+    documents = [item for file in files for item in yaml.safe_load_all(file.read_text())]
+    objects = [item for item in documents if item["kind"] != "Namespace"]
+    for item in objects:
+        item["metadata"]["namespace"] = namespace.namespace
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    apply = ("apply", "--dry-run=server", "-f", "-")
+    out = release.into(namespace.namespace).kubectl(*apply, stdin=listed).stdout
+    assert out.count("(server dry run)") == len(objects) > 0
 
 
 def test_pool_and_namespace_delete_with_the_operator_down(release, namespace):

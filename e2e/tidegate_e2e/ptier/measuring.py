@@ -171,7 +171,7 @@ class Rolls:
 async def many_rollouts(pool: Pool, count: int, first_version: int) -> Rolls:
     """Promote `count` good versions, one after the other, under load on every router."""
     found = Rolls()
-    async with watched(pool, measures=True) as tables, loaded(pool) as loads:
+    async with watched(pool, measures=True) as tables, loaded(pool, 5, 0.04) as loads:
         for number in range(count):
             before = await pool.edit(VERSION=first_version + number)
             await pool.settled("Healthy", before)
