@@ -32,7 +32,8 @@ from tidegate_e2e.ptier.pool import Pool
 from tidegate_e2e.ptier.watching import loaded, watched
 
 OUTPUT = Path(__file__).parents[2] / ".bench"
-SEED, ROLLOUTS, POINTS, REACTIONS, HOLD_S = 20261121, 50, 60, 10, 90.0
+SEED, ROLLOUTS, REQUESTS, POINTS = 20261121, 50, 100_000, 60
+REACTIONS, HOLD_S = 10, 90.0
 CAUSE_ANALYSIS = {
     "interval": "2s",
     "initialDelay": "0s",
@@ -49,9 +50,9 @@ async def rolls(env: Environment) -> Figures:
     """How soon three routers apply a weight, and what promotions cost in requests."""
     pool = Pool(env, "rolls")
     await pool.make(steps=list(QUICK), analysis=None)
-    found = await many_rollouts(pool, ROLLOUTS, 100)
+    found = await many_rollouts(pool, ROLLOUTS, 100, REQUESTS)
     return {
-        "rollouts": ROLLOUTS,
+        "rollouts": found.rollouts,
         "weightChanges": len(found.acknowledged.values),
         "weightAppliedBy3RoutersP50S": found.acknowledged.percentile(50),
         "weightAppliedBy3RoutersP99S": found.acknowledged.percentile(99),

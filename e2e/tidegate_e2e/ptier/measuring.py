@@ -162,19 +162,24 @@ class Rolls:
     """What many good rollouts under load gave."""
 
     acknowledged: Series = field(default_factory=Series)
+    rollouts: int = 0
     versions: int = 0
     sent: int = 0
     lost: int = 0
     faults: list[str] = field(default_factory=list)
 
 
-async def many_rollouts(pool: Pool, count: int, first_version: int) -> Rolls:
-    """Promote `count` good versions, one after the other, under load on every router."""
+async def many_rollouts(pool: Pool, count: int, first_version: int, requests: int) -> Rolls:
+    """Promote good versions, one after the other, under load on every router.
+
+    At least `count`, and as many more as it takes until `requests` were sent.
+    """
     found = Rolls()
     async with watched(pool, measures=True) as tables, loaded(pool, 5, 0.04) as loads:
-        for number in range(count):
-            before = await pool.edit(VERSION=first_version + number)
+        while found.rollouts < count or sum(len(load.log) for load in loads) < requests:
+            before = await pool.edit(VERSION=first_version + found.rollouts)
             await pool.settled("Healthy", before)
+            found.rollouts += 1
     found.acknowledged.values = tables.acknowledged_s
     found.versions, found.faults = len(tables.versions), tables.faults
     found.sent, found.lost = sum(len(load.log) for load in loads), lost(loads)
