@@ -18,7 +18,7 @@ from tidegate_router.adapters.routes import KubernetesRoutes, Routes, follow_fil
 from tidegate_router.adapters.server import listen
 from tidegate_router.adapters.upstream import Upstream
 from tidegate_router.core.dispatch import Dispatcher
-from tidegate_router.grpc_lane import GrpcLane
+from tidegate_router.h2.lane import GrpcLane
 from tidegate_router.http1 import lane as http1
 from tidegate_router.http1.lane import FastLane
 from tidegate_router.http_lane import HttpLane

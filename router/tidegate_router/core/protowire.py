@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 SCAN_BYTES = 64 * 1024  # the names must begin within this much
 MAX_NAME_BYTES = 256
+MAX_ERROR_BYTES = 16 * 1024  # of a stream's answer that says that nothing ran
 _NAME, _VERSION, _ERROR = 1, 2, 1
+_PARAMETERS, _KEY, _VALUE, _SEQUENCE = 4, 1, 2, b"sequence_id"
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 
@@ -28,10 +30,13 @@ class Named:
     version: str = ""
 
 
-def scan(message: bytes) -> Named:
-    """Return the model that a request names; WireError for what is no protobuf, or no name."""
-    found = _fields(message, (_NAME, _VERSION))
-    if any(len(value) > MAX_NAME_BYTES for value in found.values()):
+def scan(message: bytes, following_bytes: int = 0) -> Named:
+    """Return the model that a request names; WireError for what is no protobuf, or no name.
+
+    `following_bytes`: how much of the message comes after `message`, which is its beginning.
+    """
+    found = _fields(message, (_NAME, _VERSION), following_bytes)
+    if found and max(map(len, found.values())) > MAX_NAME_BYTES:
         raise WireError(f"a name is longer than {MAX_NAME_BYTES} bytes")
     try:
         return Named(found.get(_NAME, b"").decode(), found.get(_VERSION, b"").decode())
@@ -45,6 +50,35 @@ def stream_error(message: bytes) -> str:
         return _fields(message, (_ERROR,)).get(_ERROR, b"").decode("utf-8", "replace")
     except WireError:
         return ""
+
+
+def sequence(message: bytes) -> str:
+    """Return the id of the sequence that an inference request is part of, empty if of none.
+
+    It is parameter `sequence_id` (Triton's sequence extension), a number or a text; 0 is none.
+    """
+    if message.find(_SEQUENCE, 0, SCAN_BYTES) < 0:
+        return ""
+    found = ""
+    try:
+        for one in fields(message):
+            if one.number == _PARAMETERS and one.is_bytes:
+                found = _sequence_value(one.data) or found
+    except WireError:
+        return found
+    return found
+
+
+def _sequence_value(entry: bytes) -> str:
+    parts = {one.number: one for one in fields(entry)}
+    key, value = parts.get(_KEY), parts.get(_VALUE)
+    if key is None or value is None or key.data != _SEQUENCE:
+        return ""
+    for one in fields(value.data):
+        if one.is_bytes:
+            return one.data[:MAX_NAME_BYTES].decode("utf-8", "replace")
+        return str(one.varint) if one.varint else ""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,25 +154,37 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _fields(message: bytes, numbers: Collection[int]) -> dict[int, bytes]:
-    """Return the length-delimited fields of these numbers that begin within SCAN_BYTES."""
+def _fields(message: bytes, numbers: Collection[int], following_bytes: int = 0) -> dict[int, bytes]:
+    """Return the length-delimited fields of these numbers that begin within SCAN_BYTES.
+
+    Every request is read here: numbers of one byte are taken without a call.
+    """
     found: dict[int, bytes] = {}
     at, end = 0, len(message)
-    while at < min(end, SCAN_BYTES):
-        tag, at = _varint(message, at)
-        number, kind = tag >> 3, tag & 7
-        if number == 0:
+    stop, last = min(end, SCAN_BYTES), end + following_bytes
+    while at < stop:
+        tag = message[at]
+        at += 1
+        if tag > 0x7F:
+            tag, at = _varint(message, at - 1)
+        if tag < 8:
             raise WireError("field number 0")
-        if kind == _LENGTH:
-            size, at = _varint(message, at)
-            if at + size > end:
-                raise WireError("a field is longer than its message")
-            if number in numbers:
-                found[number] = message[at : at + size]
-            at += size
+        if tag & 7 != _LENGTH:
+            at = _skip(message, at, tag & 7)
+            continue
+        if at < end and message[at] < 0x80:
+            size = message[at]
+            at += 1
         else:
-            at = _skip(message, at, kind)
-    if at > end:
+            size, at = _varint(message, at)
+        begin, at = at, at + size
+        if at > last:
+            raise WireError("a field is longer than its message")
+        if tag >> 3 in numbers:
+            found[tag >> 3] = message[begin:at]
+            if at > end:
+                raise WireError("a name goes on beyond what is read")
+    if at > last:
         raise WireError("the message ends inside a field")
     return found
 

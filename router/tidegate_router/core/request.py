@@ -27,7 +27,8 @@ class Ask:
     `pool` is "namespace/name" or empty; `version` empty means the one that is served.
     `timeout_s` is the client's own deadline from now (gRPC's; None over HTTP). `replayable`: the
     whole request is in memory and may be sent again. `body_hash` names a replayable body for the
-    poison rule; empty switches that off. `given`: headers or metadata, for pins.
+    poison rule; empty switches that off. `given`: headers or metadata, for pins. `sequence`: the
+    id of the sequence that the request is part of; only models with that trait look at it.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Ask:
     replayable: bool = True
     body_hash: str = ""
     given: Given = frozenset()
+    sequence: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from tidegate_api.routetable import (
 )
 from tidegate_router.adapters.routes import Routes
 from tidegate_router.core.dispatch import Dispatcher
-from tidegate_router.grpc_lane import GrpcLane
+from tidegate_router.h2.lane import GrpcLane
 from tidegate_router.settings import Settings
 from tidegate_router.telemetry import Telemetry
 

@@ -1,0 +1,1 @@
+"""The gRPC lane: HTTP/2 connections from clients and to workers, relayed frame by frame."""

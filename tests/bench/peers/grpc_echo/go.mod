@@ -1,0 +1,3 @@
+module tidegate.dev/bench/grpc_echo
+
+go 1.22
