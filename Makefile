@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
 
-.PHONY: help demo demo-canary demo-down test test-fast verify generate lock bench bench-rollout
+.PHONY: help demo demo-canary demo-down test test-fast verify generate lock bench bench-rollout fuzz
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,11 @@ bench: demo ## measure on the demo's cluster; writes .bench/NAME.json
 bench-rollout: $(STAMP) ## measure rollouts on processes and in simulation: no cluster needed
 	@$(PYTHON) tests/bench/bench_rollout.py
 	@$(PYTHON) tests/bench/bench_rollout_analysis.py
+
+FUZZ_RUNS ?= 1000000
+FUZZ_TARGETS ?=
+fuzz: $(STAMP) ## a million inputs for each reader of strangers' bytes; writes .bench/fuzz.json
+	@$(PYTHON) tests/fuzz/run.py --runs $(FUZZ_RUNS) $(FUZZ_TARGETS)
 
 $(STAMP): pyproject.toml requirements.lock
 	@echo "python: installing the locked dependencies into $(VENV) (a minute on a new machine)"

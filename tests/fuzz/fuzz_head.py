@@ -141,7 +141,11 @@ def _payload(found: Head, body: bytes) -> bytes:
 def _check_llhttp(found: Head, raw: bytes, body: bytes, *, whole: bool) -> None:
     seen = _Seen()
     parser = seen.parser = httptools.HttpRequestParser(seen)
-    parser.feed_data(raw)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserInvalidURLError:
+        assert found.refusal is not None, "a target that llhttp refuses is served"
+        return
     lines = raw.split(b"\r\n")
     target = lines[0].split(b" ")[1]
     assert parser.get_method() == found.method

@@ -75,9 +75,9 @@ def check(data: bytes) -> None:
         if at >= len(data):
             break
         kind = data[at] % len(_DOCUMENTS)
+        now_s += data[at] / 4
         document, used = _changed(_DOCUMENTS[kind], data[at + 1 :])
         at += 1 + used
-        now_s += data[at - 1] / 4
         try:
             spec = RouteTableSpec.model_validate(document)
         except ValidationError:
