@@ -26,7 +26,7 @@ from tidegate_router.h2.workers import WorkerConnection
 from tidegate_router.settings import Settings
 from tidegate_router.telemetry import Telemetry
 
-MAX_BYTES = 4096
+MAX_BYTES = 1024
 _SERVICE = b"/inference.GRPCInferenceService/"
 _TELEMETRY = Telemetry()
 _SETTINGS = Settings(host="127.0.0.1", grpc_port=0, max_body_bytes=256 * 1024)

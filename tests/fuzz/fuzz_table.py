@@ -139,22 +139,26 @@ def _offer(
     dispatcher.proof.sequence_advanced(now_s)
     dispatcher.apply(book.applied, changed, now_s)
     dispatcher.tick(now_s)
-    for table in book.applied.values():
-        _ask(dispatcher, table, now_s)
+    for pool in {table.pool.name: table.pool for table in book.applied.values()}.values():
+        name = (pool.namespace, pool.name)  # a pool that was made anew has the old one's
+        same = [one for one in book.applied.values() if (one.pool.namespace, one.pool.name) == name]
+        _ask(dispatcher, same, "/".join(name), now_s)
 
 
-def _ask(dispatcher: Dispatcher, table: RouteTableSpec, now_s: float) -> None:
-    """A request goes to a worker of the table that serves its model, or is refused."""
-    ask = Ask(model="m", pool=f"{table.pool.namespace}/{table.pool.name}")
-    route = dispatcher.plan(ask, now_s)
+def _ask(dispatcher: Dispatcher, tables: list[RouteTableSpec], pool: str, now_s: float) -> None:
+    """A request goes to a worker of its pool that serves its model, or is refused."""
+    route = dispatcher.plan(Ask(model="m", pool=pool), now_s)
     if isinstance(route, Refusal):
         return
     found = dispatcher.next_attempt(route, now_s)
     if not isinstance(found, Attempt):
         return
-    assert 0 < found.timeout_s <= table.policy.timeout_s, "a timeout that is none"
-    workers = [one for one in table.workers if one.name == found.worker_name and not one.draining]
-    served = [served for one in workers for served in one.serves]
+    most_s = max(table.policy.timeout_s for table in tables)
+    assert 0 < found.timeout_s <= most_s, "a timeout that is none"
+    workers = [one for table in tables for one in table.workers if not one.draining]
+    served = [
+        served for one in workers if one.name == found.worker_name for served in one.serves
+    ]
     assert any(one.model == "m" and one.revision == found.revision for one in served), "elsewhere"
     ending = Ending(outcome=Outcome.OK, latency_s=0.01)
     dispatcher.settle(route, found, ending, now_s)
