@@ -173,10 +173,13 @@ def _check_h11(found: Head, raw: bytes, body: bytes, *, whole: bool) -> None:
     assert event.method == found.method
     assert event.target == lines[0].split(b" ")[1]
     assert event.http_version == (b"1.1" if found.http11 else b"1.0")
-    assert list(event.headers) == [
-        (name, value.lower() if name == b"transfer-encoding" else value)  # which h11 changes
-        for name, value in _reference(lines[1:-2])
-    ], "h11 reads other headers"
+    assert (
+        list(event.headers)
+        == [
+            (name, value.lower() if name == b"transfer-encoding" else value)  # which h11 changes
+            for name, value in _reference(lines[1:-2])
+        ]
+    ), "h11 reads other headers"
     if body:
         server.receive_data(body)
     payload = b""

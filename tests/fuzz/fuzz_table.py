@@ -4,14 +4,20 @@ Input: JSON as it is, or, from another first byte than a bracket, a history: doc
 good one by changes, offered to a book and a dispatcher one after another.
 """
 
-import copy
 import json
 import random
 
 from pydantic import ValidationError
 
 from tidegate_api.pool import RevisionWeight
-from tidegate_api.routetable import PoolIdentity, RoutedWorker, RouteTableSpec, Served, digest, split
+from tidegate_api.routetable import (
+    PoolIdentity,
+    RoutedWorker,
+    RouteTableSpec,
+    Served,
+    digest,
+    split,
+)
 from tidegate_router.core.dispatch import Dispatcher
 from tidegate_router.core.faults import Outcome
 from tidegate_router.core.refusal import Refusal
@@ -71,7 +77,7 @@ def check(data: bytes) -> None:
         _offer(book, dispatcher, ("ns", "p"), spec, 1000.0)
         return
     now_s, at = 1000.0, 1
-    for _ in range(6):
+    for turn in range(4):
         if at >= len(data):
             break
         kind = data[at] % len(_DOCUMENTS)
@@ -82,13 +88,21 @@ def check(data: bytes) -> None:
             spec = RouteTableSpec.model_validate(document)
         except ValidationError:
             continue
-        _check_wire(spec)
+        if not turn:
+            _check_wire(spec)
         _offer(book, dispatcher, ("ns", _NAMES[kind]), spec, now_s)
+
+
+def _copied(value: object) -> object:
+    """Return a copy of JSON; copy.deepcopy takes most of a run's time."""
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
 def _changed(document: dict[str, object], data: bytes) -> tuple[dict[str, object], int]:
     """Return a document with up to four changes, and how many bytes said so."""
-    changed, at = copy.deepcopy(document), 1
+    changed, at = _copied(document), 1
     for _ in range(data[0] % 5 if data else 0):
         place: object = changed
         while at < len(data) and isinstance(place, dict | list) and place:
@@ -107,13 +121,13 @@ def _changed(document: dict[str, object], data: bytes) -> tuple[dict[str, object
 
 def _change(place: object, key: object, how: int) -> None:
     if how < 16 and isinstance(place, list):
-        place.append(copy.deepcopy(place[key]))
+        place.append(_copied(place[key]))
     elif how < 16:
         del place[key]
     elif how < 64 and isinstance(place[key], int):
         place[key] += how - 40
     else:
-        place[key] = copy.deepcopy(_VALUES[how % len(_VALUES)])
+        place[key] = _copied(_VALUES[how % len(_VALUES)])
 
 
 def _check_wire(spec: RouteTableSpec) -> None:
@@ -123,7 +137,11 @@ def _check_wire(spec: RouteTableSpec) -> None:
 
 
 def _offer(
-    book: TableBook, dispatcher: Dispatcher, key: tuple[str, str], spec: RouteTableSpec, now_s: float
+    book: TableBook,
+    dispatcher: Dispatcher,
+    key: tuple[str, str],
+    spec: RouteTableSpec,
+    now_s: float,
 ) -> None:
     before = dict(book.applied)
     verdict = book.judge(spec)
@@ -156,9 +174,7 @@ def _ask(dispatcher: Dispatcher, tables: list[RouteTableSpec], pool: str, now_s:
     most_s = max(table.policy.timeout_s for table in tables)
     assert 0 < found.timeout_s <= most_s, "a timeout that is none"
     workers = [one for table in tables for one in table.workers if not one.draining]
-    served = [
-        served for one in workers if one.name == found.worker_name for served in one.serves
-    ]
+    served = [served for one in workers if one.name == found.worker_name for served in one.serves]
     assert any(one.model == "m" and one.revision == found.revision for one in served), "elsewhere"
     ending = Ending(outcome=Outcome.OK, latency_s=0.01)
     dispatcher.settle(route, found, ending, now_s)

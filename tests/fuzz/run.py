@@ -28,7 +28,12 @@ _LAST = re.compile(r"^#(\d+)\s", re.MULTILINE)
 _FEATURES = re.compile(r"\bcov: (\d+) ft: (\d+) corp: (\d+)")
 _RAISED = re.compile(r"^([A-Za-z_.]*(?:Error|Exception|Fault)\b.*)$", re.MULTILINE)
 _WATCHED = {  # whose branches guide the search; watching all of the router halves the speed
-    "head": ["tidegate_router.core.head", "tidegate_router.core.chunks", "tidegate_router.core.path"],
+    "head": [
+        "tidegate_router.core.head",
+        "tidegate_router.core.chunks",
+        "tidegate_router.core.path",
+    ],
+    "table": ["tidegate_api.routetable", "tidegate_router.core.table"],
     "relay": ["tidegate_router.core.h2", "tidegate_router.h2", "tidegate_router.core.protowire"],
 }
 _MOST_S = 10 * 365 * 24 * 3600
@@ -110,7 +115,15 @@ def _child(target: str, engine: str, runs: int, seconds: int) -> None:
         f"-runs={runs}", f"-max_total_time={seconds}", f"-max_len={module.MAX_BYTES}", "-seed=1",
         f"-artifact_prefix={folder}/", "-rss_limit_mb=1024", "-timeout=10", "-print_final_stats=1",
     ]  # fmt: skip
-    atheris.Setup([sys.argv[0], *options, str(corpus)], module.check)
+
+    def check(data: bytes) -> None:
+        try:
+            module.check(data)
+        except BaseException:
+            (folder / "found").write_bytes(data)
+            raise
+
+    atheris.Setup([sys.argv[0], *options, str(corpus)], check)
     atheris.Fuzz()
 
 
