@@ -174,7 +174,12 @@ def _ask(dispatcher: Dispatcher, tables: list[RouteTableSpec], pool: str, now_s:
     most_s = max(table.policy.timeout_s for table in tables)
     assert 0 < found.timeout_s <= most_s, "a timeout that is none"
     workers = [one for table in tables for one in table.workers if not one.draining]
-    served = [served for one in workers if one.name == found.worker_name for served in one.serves]
+    served = [
+        served
+        for one in workers
+        if found.worker_name in {one.name, one.id}
+        for served in one.serves
+    ]
     assert any(one.model == "m" and one.revision == found.revision for one in served), "elsewhere"
     ending = Ending(outcome=Outcome.OK, latency_s=0.01)
     dispatcher.settle(route, found, ending, now_s)
