@@ -99,7 +99,7 @@ async def good(port, clients, seconds):
                 return
             if not head.startswith(b"HTTP/1.1 200"):
                 lost += 1
-                print("lost:", head.partition(b"\r\n")[0], flush=True)
+                print("lost:", head.decode(errors="replace").splitlines(), flush=True)
             latencies.append((time.monotonic() - began_s) * 1000)
             await asyncio.sleep(0.002)
         writer.close()
