@@ -7,7 +7,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BASE_PYTHON ?= python3
 
-.PHONY: help demo demo-canary demo-down test test-fast verify generate lock bench bench-rollout bench-router
+.PHONY: help demo demo-canary demo-down test test-fast verify generate lock bench bench-rollout bench-router fuzz
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,11 @@ bench-rollout: $(STAMP) ## measure rollouts on processes and in simulation: no c
 bench-router: $(STAMP) ## every router side by side on this machine; writes .bench/router.json and docs/benchmarks.md
 	@$(PYTHON) tests/bench/bench_router.py $(ARGS)
 	@$(PYTHON) tests/bench/bench_router.py --docs
+
+FUZZ_RUNS ?= 1000000
+FUZZ_TARGETS ?=
+fuzz: $(STAMP) ## a million inputs for each reader of strangers' bytes; writes .bench/fuzz.json
+	@$(PYTHON) tests/fuzz/run.py --runs $(FUZZ_RUNS) $(FUZZ_TARGETS)
 
 $(STAMP): pyproject.toml requirements.lock
 	@echo "python: installing the locked dependencies into $(VENV) (a minute on a new machine)"

@@ -15,6 +15,7 @@ from tidegate_router.core import protowire
 Pairs = list[tuple[str, str]]
 _PREFIX = "/v2/models/"
 _HEAD_LENGTH = "inference-header-content-length"
+_MAX_DIGITS = 15  # as of Content-Length; Python refuses to read thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def head_size(headers: Iterable[tuple[str, str]], body: bytes) -> int:
     """Return how many bytes of an inference answer are JSON: those before binary tensors."""
     for name, value in headers:
         if name.lower() == _HEAD_LENGTH and value.isascii() and value.isdigit():
-            return min(int(value), len(body))
+            return min(int(value), len(body)) if len(value) <= _MAX_DIGITS else len(body)
     return len(body)
 
 

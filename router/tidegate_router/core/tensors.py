@@ -98,6 +98,8 @@ def _http_outputs(outputs: object, binary: bytes) -> Iterator[tuple[str, Tensor]
         parameters = output.get("parameters")
         size = parameters.get("binary_data_size") if isinstance(parameters, Mapping) else None
         if isinstance(size, int):
+            if not 0 <= size <= len(binary) - at:
+                raise AnswerError(f"{size} bytes of a tensor where {len(binary) - at} are left")
             values = from_bytes(datatype, binary[at : at + size])
             at += size
         else:
@@ -138,13 +140,18 @@ def _shape(value: object) -> tuple[int, ...]:
 
 
 def _flat(data: object) -> Iterator[object]:
+    """Yield the elements of nested lists; a worker may nest deeper than Python calls itself."""
     if not isinstance(data, list):
         raise AnswerError("an output without data")
-    for one in data:
-        if isinstance(one, list):
-            yield from _flat(one)
-        else:
+    left = [iter(data)]
+    while left:
+        for one in left[-1]:
+            if isinstance(one, list):
+                left.append(iter(one))
+                break
             yield one
+        else:
+            left.pop()
 
 
 def _value(datatype: str, value: object) -> Value:

@@ -284,6 +284,8 @@ class Exchange(Sink):
         if not self._begun_s:
             self.answered(answer, b"")
             return
+        if self._worker is not None and not self._worker.transport.is_closing():
+            self.resume()  # its last piece may have paused it, and the next request reads from it
         self._worker = self._attempt = None
         if self._named is not None:
             self._pass_on(self._named.end())

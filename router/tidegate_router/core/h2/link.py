@@ -221,6 +221,8 @@ class Link:
         if stream_id == 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
+            if self.is_idle(stream_id):  # which must not be reset
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes long")
             raise StreamFault(Code.FRAME_SIZE_ERROR, "PRIORITY is not 5 bytes long")
         frames.check_dependency(stream_id, payload)
         self._empties.note(self.clock())
