@@ -39,15 +39,25 @@ class Target:
         self.heads = []
         self.connections = 0
         self.busy = self.busiest = 0
+        self.handling = set()
 
     async def handle(self, reader, writer):
         self.connections += 1
+        self.handling.add(asyncio.current_task())
         try:
             while await self._one(reader, writer):
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
-        writer.close()
+        finally:
+            writer.close()
+
+    async def end(self):
+        """End what still handles: a connection must not outlive its loop."""
+        for task in self.handling:
+            task.cancel()
+        await asyncio.gather(*self.handling, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports tell their protocols
 
     async def _one(self, reader, writer):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -90,6 +100,7 @@ async def target():
     made.url = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     yield made
     server.close()
+    await made.end()
 
 
 @asynccontextmanager
@@ -282,4 +293,5 @@ async def test_a_server_that_dies_and_returns_is_reached_again(tmp_path):
         process.send_signal(signal.SIGINT)
         await process.communicate()
     again.close()
+    await target.end()
     assert json.loads(file.read_text())["outcomes"]["ok"] >= 10
