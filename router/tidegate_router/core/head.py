@@ -26,6 +26,7 @@ MAX_HEAD_BYTES = 32 * 1024
 Pairs = tuple[tuple[bytes, bytes], ...]
 
 _LINE = re.compile(rb"(GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS) ([\x21-\x7e]+) HTTP/1\.([01])")
+_OTHER_METHOD = re.compile(rb"([A-Z]{1,20}) (/[\x21-\x7e]*) HTTP/1\.[01]")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _HOST = re.compile(rb"[0-9A-Za-z._~:\[\]-]*")
@@ -213,6 +214,9 @@ def unfinished(raw: bytes) -> Refusal | None:
 def _first(line: bytes) -> _First | Refusal:
     found = _LINE.fullmatch(line) if len(line) <= MAX_LINE_BYTES else None
     if found is None:
+        other = _OTHER_METHOD.fullmatch(line) if len(line) <= MAX_LINE_BYTES else None
+        if other is not None:
+            return _no_method(other[1], path.parse(other[2].partition(b"?")[0].decode("ascii")))
         return _bad("the first line must be METHOD /path HTTP/1.1 or 1.0")
     method, target, minor = found.groups()
     where, _, query = target.partition(b"?")
@@ -287,7 +291,7 @@ def _length(fields: _Fields, first: _First) -> int | Refusal | None:
 def _head(first: _First, fields: _Fields, length: int | None) -> Head:
     values, tokens, parsed, refusal = fields.values, fields.tokens, first.parsed, first.refusal
     pool = values.get(_POOL)
-    if pool is not None and refusal is None:
+    if pool is not None and parsed is not None and refusal is None:
         named = path.pool_name(pool.decode("latin-1"))
         refusal = named if isinstance(named, Refusal) else None
     kept = [line for line in fields.lines if line.kept and line.key not in tokens]
@@ -324,8 +328,17 @@ def _not_served(method: bytes, found: Parsed | Refusal) -> Refusal | None:
     wanted = path.method(found)
     if found.target is Target.API or method.decode() == wanted:
         return None
+    return _no_method(method, found)
+
+
+def _no_method(method: bytes, found: Parsed | Refusal) -> Refusal:
+    """Refuse a method that no path takes, or not this one."""
+    if isinstance(found, Refusal):
+        text = f"the method {method.decode()} is refused"
+        return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
+    wanted = path.method(found)
     text = f"{found.target.value} is a {wanted}"
-    return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405)
+    return Refusal(DroppedReason.BAD_REQUEST, text, http_override=405, allow=wanted)
 
 
 def _ask(parsed: Parsed, pool: bytes, fields: _Fields) -> Ask:

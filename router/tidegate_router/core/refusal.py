@@ -41,6 +41,7 @@ class Refusal:
     http_override: int = 0  # a status that says more than the reason's, e.g. 404, 405
     grpc_override: str = ""  # likewise
     revision: str = ""  # the drawn one, where a request is refused after the draw without a route
+    allow: str = "GET, POST"  # with 405: the methods that the path takes
 
     @property
     def http_status(self) -> int:

@@ -89,6 +89,6 @@ def refused(refusal: Refusal, identity: bytes, revision: str, attempts: int, lin
     if refusal.retry_after_s is not None:
         lines += b"Retry-After: %d\r\n" % max(1, round(refusal.retry_after_s))
     if refusal.http_status == HTTPStatus.METHOD_NOT_ALLOWED:
-        lines += b"Allow: GET, POST\r\n"
+        lines += b"Allow: %b\r\n" % refusal.allow.encode()
     body = json.dumps({"error": refusal.message}).encode()
     return plain(refusal.http_status, identity, lines, body)

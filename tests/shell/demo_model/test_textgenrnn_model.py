@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tidegate_e2e import textgenrnn
+from tidegate_e2e.images import files_below
 
 pytestmark = pytest.mark.timeout(120)  # the first use gets the package
 
@@ -211,7 +212,7 @@ def test_a_senseless_number_is_an_error(model, inputs):
 
 def test_the_image_context_holds_our_code_and_the_packages_weights(folder):
     root = folder.parents[1]
-    packed = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    packed = {str(path.relative_to(root)) for path in files_below(root)}
     assert packed == {
         "Dockerfile",
         "textgenrnn/1/model.py",
