@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+Metric = Counter | Gauge | Histogram
+
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
@@ -31,7 +33,11 @@ class Telemetry:
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
-        declare = {
+        for name, metric in {**self._of_the_loop(), **self._of_rollouts()}.items():
+            object.__setattr__(self, name, metric)
+
+    def _of_the_loop(self) -> dict[str, Metric]:
+        return {
             "reconciles": Counter(
                 "tidegate_operator_reconcile", "Reconciles by result.", ["result"],
                 registry=self.registry,
@@ -72,6 +78,10 @@ class Telemetry:
                 "tidegate_operator_pool_cost_per_hour", "Cost of a pool's workers.",
                 ["namespace", "pool", "class"], registry=self.registry,
             ),
+        }  # fmt: skip
+
+    def _of_rollouts(self) -> dict[str, Metric]:
+        return {
             "rollout_phase": Gauge(
                 "tidegate_operator_rollout_phase", "1 for the phase that a ModelRollout is in.",
                 ["namespace", "rollout", "phase"], registry=self.registry,
@@ -90,8 +100,6 @@ class Telemetry:
                 ["result"], registry=self.registry,
             ),
         }  # fmt: skip
-        for name, metric in declare.items():
-            object.__setattr__(self, name, metric)
 
 
 class JsonLines(logging.Formatter):

@@ -104,6 +104,9 @@ class TimesBy(Collector):
         yield family
 
 
+Metric = Tallies | TimesBy | Counter | Gauge
+
+
 @dataclass(frozen=True, slots=True)
 class Telemetry:
     """The metrics of one process, in a registry of its own."""
@@ -128,7 +131,11 @@ class Telemetry:
 
     def __post_init__(self) -> None:
         """Declare each metric once."""
-        declare = {
+        for name, metric in {**self._of_requests(), **self._of_the_rest()}.items():
+            object.__setattr__(self, name, metric)
+
+    def _of_requests(self) -> dict[str, Metric]:
+        return {
             "requests": Tallies(
                 "tidegate_router_requests", "Requests by pool, model, revision and status.",
                 [*_REQUEST, "code"], registry=self.registry,
@@ -153,6 +160,10 @@ class Telemetry:
                 "tidegate_router_abandoned", "Answers awaited for their slot and thrown away.",
                 registry=self.registry,
             ),
+        }  # fmt: skip
+
+    def _of_the_rest(self) -> dict[str, Metric]:
+        return {
             "table_age": Gauge(
                 "tidegate_router_table_age_seconds", "Time since the score loop proved its life.",
                 registry=self.registry,
@@ -193,8 +204,6 @@ class Telemetry:
                 registry=self.registry,
             ),
         }  # fmt: skip
-        for name, metric in declare.items():
-            object.__setattr__(self, name, metric)
 
 
 class JsonLines(logging.Formatter):

@@ -38,7 +38,6 @@ written out in plan, next_attempt, settle and finish: each call saved is 1 % of 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tidegate_api.histogram import bucket_of
 from tidegate_api.names import DroppedReason
 from tidegate_api.routerstate import LocalAbort
 from tidegate_api.routetable import RouteTableSpec
@@ -365,11 +364,7 @@ class Dispatcher:
         series = route.slot.series if route.slot and route.revision == route.drawn else None
         if series is None:
             series = self.series.of(making.series_key(route, route.drawn))
-        series.requests += 1
-        if route.last_outcome is _OK:
-            bucket = bucket_of(now_s - started_s)
-            latencies = series.client_latency
-            latencies[bucket] = latencies.get(bucket, 0) + 1
+        series.count_request(now_s - started_s, answered=route.last_outcome is _OK)
 
     def explain(self, route: Route, attempt: Attempt) -> str:
         """Return one line that says why this worker: the value of HEADER_EXPLAIN."""
@@ -404,6 +399,7 @@ class Dispatcher:
         self.mirrors.forget_except(set(self.pools))
         self.sequences.forget(now_s)
         self.holds.forget(now_s)
+        self.poison.forget(now_s)
         self._slots = {
             key: slot for key, slot in self._slots.items() if key[0] in living or slot.in_flight
         }
@@ -441,10 +437,7 @@ class Dispatcher:
 
     def _begin(self, route: Route, view: PoolView, choice: Choice, now_s: float) -> Attempt:
         if route.attempts == 0:
-            second, requests = int(now_s), view.budget.tally
-            if requests.second != second:
-                requests.turn(second)
-            requests.ok += 1
+            view.budget.note_request(now_s)
             route.queue_s = now_s - route.started_s
             route.deadline_s = min(route.deadline_s, now_s + route.timeout_s)
         attempt = making.attempt(route, choice, now_s)

@@ -58,9 +58,14 @@ class PoisonBook:
         """Refuse this body from now on; one without a hash never is."""
         if not suspect[-1]:
             return
-        self._until_s = {key: end for key, end in self._until_s.items() if end > now_s}
+        self.forget(now_s)
         if len(self._until_s) < _MAX_POISON:
             self._until_s[suspect] = now_s + POISON_S
+
+    def forget(self, now_s: float) -> None:
+        """Drop suspicions that are over; while any is left, every body's hash is made."""
+        if self._until_s:
+            self._until_s = {key: end for key, end in self._until_s.items() if end > now_s}
 
     def suspected(self, suspect: Suspect, now_s: float) -> bool:
         """Whether this body is refused now."""

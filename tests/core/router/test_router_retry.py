@@ -81,6 +81,15 @@ def test_a_suspected_body_is_refused_for_30_s():
     assert not book.suspected(("pool", "stable", "m", "h"), 1.0)
 
 
+def test_bodies_need_no_hash_once_the_last_suspicion_is_over():
+    book = PoisonBook()
+    book.suspect(("pool", "r1", "m", "h"), 0.0)
+    book.forget(29.0)
+    assert book.anyone
+    book.forget(30.0)
+    assert not book.anyone
+
+
 def test_a_body_without_a_name_is_never_suspected():
     book = PoisonBook()
     book.suspect(("pool", "r1", "m", ""), 0.0)
