@@ -44,11 +44,12 @@ lock: $(STAMP) ## resolve the dependencies anew into requirements.lock
 	@$(VENV)/bin/uv pip compile --system-certs -q pyproject.toml --all-extras --group dev --no-header -o requirements.lock
 
 bench: demo ## measure on the demo's cluster; writes .bench/NAME.json
-	@for bench in $(filter-out tests/bench/bench_router%,$(wildcard tests/bench/bench_*.py)); do echo "bench: $$bench"; $(PYTHON) $$bench; done
+	@for bench in pool decide heads; do echo "bench: $$bench"; $(PYTHON) tests/bench/bench_$$bench.py; done
 
 bench-rollout: $(STAMP) ## measure rollouts on processes and in simulation: no cluster needed
 	@$(PYTHON) tests/bench/bench_rollout.py
 	@$(PYTHON) tests/bench/bench_rollout_analysis.py
+	@$(PYTHON) tests/bench/bench_rollout_scale.py
 
 bench-router: $(STAMP) ## every router side by side on this machine; writes .bench/router.json and docs/benchmarks.md
 	@$(PYTHON) tests/bench/bench_router.py $(ARGS)
